@@ -1,0 +1,1 @@
+"""Cells in: importers, the store of crops, folds, checks, augmentation."""

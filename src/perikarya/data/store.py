@@ -1,0 +1,233 @@
+"""A study on disk: its description, its table of cells and one memory-mapped array of fixed windows.
+
+A window has a fixed size in pixels (and, where the scale is known, in micrometres); a cell is never stretched to
+fill it. Beyond the border of an image the picture is continued by reflection and the mask by zeros, so that a
+reflected neighbour never becomes part of the outlined cell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from perikarya.errors import DataError
+from perikarya.schema import Study, as_cells, label_codes, read_table, write_table
+
+CHANNELS = 4  # red, green, blue, mask
+
+
+def cut_window(
+    image_hwc: NDArray[np.uint8],
+    mask_hw: NDArray[np.uint8],
+    *,
+    centre_xy: tuple[float, float],
+    window_px: int,
+    keep_inside: bool,
+) -> NDArray[np.uint8]:
+    """Cut the square window around a cell.
+
+    Parameters
+    ----------
+    image_hwc
+        Shape (height, width, 3), uint8, RGB.
+    mask_hw
+        Shape (height, width); pixels above 0 belong to the cell.
+    centre_xy
+        Where the window is centred, in pixels, x to the right and y downwards.
+    window_px
+        Side of the window.
+    keep_inside
+        Shift the window into the image where it fits (for crops around one cell, which are already centred);
+        otherwise the cell stays in the middle (for fields).
+
+    Returns
+    -------
+    Shape (window_px, window_px, 4), uint8; the fourth channel is 0 or 255.
+    """
+    height, width = mask_hw.shape
+    left = _window_start(centre_xy[0], window_px, width, keep_inside=keep_inside)
+    top = _window_start(centre_xy[1], window_px, height, keep_inside=keep_inside)
+    x0, x1 = max(left, 0), min(left + window_px, width)
+    y0, y1 = max(top, 0), min(top + window_px, height)
+    if x0 >= x1 or y0 >= y1:
+        raise DataError(f"The window around ({centre_xy[0]:.0f}, {centre_xy[1]:.0f}) lies outside the image.")
+    pads = (y0 - top, top + window_px - y1, x0 - left, left + window_px - x1)
+    crop = np.empty((window_px, window_px, CHANNELS), np.uint8)
+    crop[..., :3] = _pad_reflecting(image_hwc[y0:y1, x0:x1], pads)
+    crop[..., 3] = 0
+    inner = crop[pads[0] : window_px - pads[1], pads[2] : window_px - pads[3], 3]
+    inner[mask_hw[y0:y1, x0:x1] > 0] = 255
+    return crop
+
+
+def _window_start(centre: float, window_px: int, size: int, *, keep_inside: bool) -> int:
+    start = round(centre - window_px / 2)
+    if keep_inside:
+        # where the image is smaller than the window, the padding is shared between both sides
+        start = (size - window_px) // 2 if size <= window_px else min(max(start, 0), size - window_px)
+    return start
+
+
+def _pad_reflecting(patch_hwc: NDArray[np.uint8], pads: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    if not any(pads):
+        return patch_hwc
+    if min(patch_hwc.shape[:2]) == 1:  # nothing to reflect
+        return np.asarray(cv2.copyMakeBorder(patch_hwc, *pads, cv2.BORDER_REPLICATE), np.uint8)
+    top, bottom, left, right = pads
+    # numpy reflects again and again where the padding is larger than the picture; OpenCV does not promise that
+    return np.pad(patch_hwc, ((top, bottom), (left, right), (0, 0)), mode="reflect")
+
+
+class CropWriter:
+    """Write ``crops.npy`` one crop at a time, so that memory stays flat however many cells there are.
+
+    Use as a context manager; exactly ``n_cells`` crops must be appended.
+    """
+
+    def __init__(self, path: Path, *, n_cells: int, window_px: int) -> None:
+        self._path = path
+        self._shape = (n_cells, window_px, window_px, CHANNELS)
+        self._n_written = 0
+
+    def __enter__(self) -> CropWriter:
+        self._handle = self._path.open("wb")
+        header = {"descr": "|u1", "fortran_order": False, "shape": self._shape}
+        npy_format.write_array_header_1_0(self._handle, header)
+        return self
+
+    def append(self, crop: NDArray[np.uint8]) -> None:
+        """Add the next crop, shape (window_px, window_px, 4), uint8."""
+        if crop.shape != self._shape[1:] or crop.dtype != np.uint8:
+            raise ValueError(f"expected a uint8 crop of shape {self._shape[1:]}, got {crop.dtype} {crop.shape}")
+        self._handle.write(np.ascontiguousarray(crop).tobytes())
+        self._n_written += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._handle.close()
+        if kind is None and self._n_written != self._shape[0]:
+            raise ValueError(f"{self._n_written} crops were written, {self._shape[0]} were announced")
+
+
+@dataclass(frozen=True)
+class OpenStudy:
+    """A study that has been read: ``cells`` has one row per cell, in the order of ``crops``.
+
+    ``crops`` has shape (n_cells, window_px, window_px, 4), uint8, and is mapped, not read.
+    """
+
+    root: Path
+    study: Study
+    cells: pd.DataFrame
+    crops: NDArray[np.uint8]
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Codes of the labels, shape (n_cells,); ``NO_LABEL`` where a cell has none."""
+        return label_codes(self.cells["label"], self.study.class_names)
+
+    @cached_property
+    def data_hash(self) -> str:
+        """Hash of everything training depends on (16 hex digits): identities are hashes of pixels and outlines."""
+        digest = hashlib.sha256(f"{self.study.class_names}|{self.study.window_px}".encode())
+        for column in ("cell_id", "label", "subject", "image_id", "set"):
+            digest.update("\x1f".join(self.cells[column].fillna("\x00")).encode())
+            digest.update(b"\x1e")
+        return digest.hexdigest()[:16]
+
+    def read_crops(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Copy some crops out of the map, shape (len(rows), window_px, window_px, 4), and give the pages back."""
+        out = np.ascontiguousarray(self.crops[rows])
+        mapped = getattr(self.crops, "_mmap", None)
+        if mapped is not None:
+            mapped.madvise(mmap.MADV_DONTNEED)  # else a pass over a large study counts as memory of this process
+        return out
+
+
+def open_study(root: Path) -> OpenStudy:
+    """Read a study folder.
+
+    Raises
+    ------
+    DataError
+        If a file is missing, damaged or of another schema version, or the table and the crops do not fit together.
+    """
+    if not root.is_dir():
+        raise DataError(
+            f"There is no study at {root}.\nFix: make one with 'perikarya study import SRC --out {root}', "
+            "or correct 'study:' in the configuration."
+        )
+    study = Study.load(root / "study.yaml")
+    frame, _ = read_table(root / "cells.parquet", what="the table of cells")
+    cells = as_cells(frame, where=root / "cells.parquet")
+    path = root / "crops.npy"
+    try:
+        crops = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; the study is incomplete. Fix: import it again.") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path} is damaged ({error}).\nFix: import the study again.") from None
+    expected = (len(cells), study.window_px, study.window_px, CHANNELS)
+    if crops.shape != expected or crops.dtype != np.uint8:
+        raise DataError(
+            f"{path} holds {crops.dtype} {crops.shape} but the table and study.yaml call for uint8 {expected}.\n"
+            "Crops and rows that do not belong together would train on wrong labels. Fix: import the study again."
+        )
+    return OpenStudy(root=root, study=study, cells=cells, crops=crops)
+
+
+def save_tables(root: Path, study: Study, cells: pd.DataFrame) -> None:
+    """Write ``study.yaml`` and ``cells.parquet`` into a study folder."""
+    write_table(root / "cells.parquet", as_cells(cells))
+    study.save(root / "study.yaml")
+
+
+@contextmanager
+def new_study_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty folder beside ``out`` that takes its place when the block ends well, else vanishes.
+
+    Raises
+    ------
+    DataError
+        If ``out`` exists and is not to be overwritten, or is something else than a study.
+    """
+    if out.exists() or out.is_symlink():
+        if not overwrite:
+            raise DataError(
+                f"{out} exists already.\nA study is never changed in place, for runs refer to it.\n"
+                "Fix: choose another --out, or replace it with --overwrite."
+            )
+        if not (out / "study.yaml").is_file():
+            raise DataError(
+                f"{out} is not a study folder; --overwrite replaces only studies. Fix: choose another --out."
+            )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if out.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent))
+            out.replace(old / "study")
+            temporary.replace(out)
+            shutil.rmtree(old)
+        else:
+            temporary.replace(out)
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary)

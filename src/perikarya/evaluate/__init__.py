@@ -1,0 +1,1 @@
+"""Numbers out: metrics, intervals and tests, tidy tables. Needs no torch."""

@@ -1,0 +1,1 @@
+"""Networks, their fourth channel and their weights."""

@@ -1,0 +1,198 @@
+"""Run folders: whole-file writes, locks and provenance.
+
+A file is either absent or complete: everything is written beside its place and moved there by one rename.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import platform
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from perikarya.errors import RunError
+
+log = logging.getLogger(__name__)
+
+_TRACKED_PACKAGES = ("perikarya", "numpy", "scipy", "pandas", "pyarrow", "opencv-python-headless", "torch", "timm")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of ``path``; move it into place when the block ends well.
+
+    The folder is made when absent. When the block raises, nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(fd)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 text file or nothing."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with stable key order; NaN is refused, since other programs cannot read it."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=False, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, *, what: str) -> Any:
+    """Read a JSON file; raise ``RunError`` with a sentence when it is missing or damaged.
+
+    Parameters
+    ----------
+    path
+        The file.
+    what
+        What the file is, for the message, e.g. ``"the result of a task"``.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing; it should hold {what}.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"{path} should hold {what} but is not readable JSON ({error}).\n"
+            "Fix: delete the file and run the same command again; only that part is computed anew."
+        ) from None
+
+
+@dataclass(frozen=True)
+class TaskKey:
+    """One training: a model, a seed and the fold that tests it."""
+
+    model: str
+    seed: int
+    fold: int
+
+    def __str__(self) -> str:
+        return f"{self.model}/seed{self.seed}/fold{self.fold}"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where the files of one run lie; see ARCHITECTURE for the layout."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration the run was started with."""
+        return self.root / "config.yaml"
+
+    @property
+    def folds(self) -> Path:
+        """The fold plan."""
+        return self.root / "folds.parquet"
+
+    @property
+    def results(self) -> Path:
+        """The numbers other programs read."""
+        return self.root / "results.json"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.root / "report.html"
+
+    @property
+    def figures(self) -> Path:
+        """Figures, one file each."""
+        return self.root / "figures"
+
+    @property
+    def log(self) -> Path:
+        """The log of the supervising process."""
+        return self.root / "run.log"
+
+    def task(self, key: TaskKey) -> Path:
+        """Return the folder of one task."""
+        return self.root / "tasks" / key.model / f"seed{key.seed}" / f"fold{key.fold}"
+
+    def task_is_done(self, key: TaskKey) -> bool:
+        """Tell whether a task has ended well: its result is written last and whole."""
+        return (self.task(key) / "result.json").is_file()
+
+
+@contextmanager
+def lock_run(root: Path) -> Iterator[IO[str]]:
+    """Hold a run folder for this process and the workers that inherit the lock's file.
+
+    The kernel frees the lock when the last holder dies, however it dies, so a lock is never left behind.
+
+    Raises
+    ------
+    RunError
+        If another living process holds the folder.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("a+", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.seek(0)
+            owner = handle.read().strip() or "unknown"
+            raise RunError(
+                f"Another process is working on {root} (started by {owner}).\n"
+                "Two writers in one run folder would mix their results; so this one stops.\n"
+                "Fix: wait for it (perikarya status shows its progress), stop it, or choose another --out."
+            ) from None
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {socket.gethostname()} at {now()}\n")
+        handle.flush()
+        yield handle
+
+
+def now() -> str:
+    """Return the time in UTC as ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide the numbers."""
+    found = {"python": platform.python_version()}
+    for name in _TRACKED_PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def provenance() -> dict[str, Any]:
+    """Return who computed this, when, where and with which software."""
+    return {
+        "created": now(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "versions": versions(),
+    }

@@ -1,0 +1,1 @@
+"""One fold: fine-tuning a network or fitting a head."""
