@@ -13,6 +13,7 @@ import platform
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from typing import IO, Any
 from perikarya.errors import RunError
 
 log = logging.getLogger(__name__)
+
+_LOCK_PATIENCE_S = 3.0  # workers of a killed process need a moment to notice and to let go of its lock
 
 _TRACKED_PACKAGES = ("perikarya", "numpy", "scipy", "pandas", "pyarrow", "opencv-python-headless", "torch", "timm")
 
@@ -155,20 +158,31 @@ def lock_run(root: Path) -> Iterator[IO[str]]:
     """
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("a+", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _try_lock(handle, patience_s=_LOCK_PATIENCE_S):
             handle.seek(0)
             owner = handle.read().strip() or "unknown"
             raise RunError(
                 f"Another process is working on {root} (started by {owner}).\n"
                 "Two writers in one run folder would mix their results; so this one stops.\n"
                 "Fix: wait for it (perikarya status shows its progress), stop it, or choose another --out."
-            ) from None
+            )
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {socket.gethostname()} at {now()}\n")
         handle.flush()
         yield handle
+
+
+def _try_lock(handle: IO[str], *, patience_s: float) -> bool:
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        else:
+            return True
 
 
 def now() -> str:

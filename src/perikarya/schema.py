@@ -173,7 +173,8 @@ def as_cells(frame: pd.DataFrame, *, where: Path | str = "the cells table") -> p
 
 def label_codes(labels: pd.Series, class_names: tuple[str, ...]) -> NDArray[np.int64]:
     """Turn class names into codes 0..k-1, shape (n_cells,), with ``NO_LABEL`` where a cell has none."""
-    codes = pd.Categorical(labels, categories=list(class_names)).codes.astype(np.int64)
+    known = pd.Index(class_names, dtype="string")
+    codes = np.asarray(known.get_indexer(pd.Index(labels, dtype="string")), np.int64)
     unknown = (codes == NO_LABEL) & labels.notna().to_numpy()
     if unknown.any():
         raise DataError(

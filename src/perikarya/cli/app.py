@@ -1,0 +1,196 @@
+"""Commands and their options. Heavy imports live inside the functions, so that help answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perikarya import __version__
+
+app = typer.Typer(
+    name="perikarya",
+    help="From outlined neurons to a defensible damage figure, with its uncertainty.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+study_app = typer.Typer(help="Make, paint and check studies.", no_args_is_help=True)
+app.add_typer(study_app, name="study")
+
+RunArgument = Annotated[Path, typer.Argument(help="A run folder, as given to 'train --out'.", show_default=False)]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"perikarya {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@study_app.command("import")
+def study_import(
+    source: Annotated[Path, typer.Argument(help="Folder of outlined cells.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Study folder to make.", show_default=False)],
+    layout: Annotated[str, typer.Option(help="auto, folders or labels.")] = "auto",
+    metadata: Annotated[
+        Path | None,
+        typer.Option(help="CSV with a column 'file' and subject, image, region, group. Default: SRC/metadata.csv."),
+    ] = None,
+    external: Annotated[Path | None, typer.Option(help="Second source: cells of other animals.")] = None,
+    external_metadata: Annotated[Path | None, typer.Option(help="CSV of the second source.")] = None,
+    name_pattern: Annotated[
+        str | None,
+        typer.Option(help="Regular expression on file names with groups named subject, image_id, region, group."),
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Class names in order of severity: a,b,c.")] = None,
+    um_per_px: Annotated[float | None, typer.Option(help="Micrometres per pixel.")] = None,
+    window: Annotated[str | None, typer.Option(help="Side of the window around a cell: 80 or 80px, or 40um.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Import what is fine; list the rest.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing study.")] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the study. Default: that of its folder.")] = None,
+) -> None:
+    """Bring outlined cells into a study folder."""
+    from perikarya.cli.studies import import_command
+    from perikarya.data.importers.base import ImportOptions
+
+    options = ImportOptions(
+        layout=layout,
+        metadata=metadata,
+        external=external,
+        external_metadata=external_metadata,
+        name_pattern=name_pattern,
+        classes=tuple(c.strip() for c in classes.split(",")) if classes else None,
+        um_per_px=um_per_px,
+        window=window,
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+        name=name,
+        progress=True,
+    )
+    import_command(source, out, options)
+
+
+@study_app.command("phantom")
+def study_phantom(
+    out: Annotated[Path, typer.Option("--out", help="Study folder to make.", show_default=False)],
+    cells: Annotated[int, typer.Option(min=60, help="How many cells to paint.")] = 1200,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")] = 0,
+    difficulty: Annotated[float, typer.Option(min=0, max=1, help="0: classes far apart; 1: hardly told apart.")] = 0.3,
+    effect: Annotated[float, typer.Option(min=0, max=2, help="0: treatment and injury change nothing.")] = 1.0,
+    label_noise: Annotated[float, typer.Option(min=0, max=0.5, help="Share of labels moved to a neighbour.")] = 0.0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing study.")] = False,
+) -> None:
+    """Paint a synthetic study whose truth is known."""
+    from perikarya.cli.studies import phantom_command
+
+    phantom_command(
+        out,
+        n_cells=cells,
+        seed=seed,
+        difficulty=difficulty,
+        effect=effect,
+        label_noise=label_noise,
+        overwrite=overwrite,
+    )
+
+
+@study_app.command("check")
+def study_check(
+    study: Annotated[Path, typer.Argument(help="A study folder.", show_default=False)],
+) -> None:
+    """Look for leakage, duplicates and broken masks; exit code 1 when something must be fixed."""
+    from perikarya.cli.studies import check_command
+
+    check_command(study)
+
+
+@app.command()
+def models() -> None:
+    """List the networks: input size, parameters, weights and their licence."""
+    from perikarya.cli.models import models_command
+
+    models_command()
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="An experiment, see examples/.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Run folder; an unfinished run goes on.", show_default=False)],
+    study: Annotated[Path | None, typer.Option(help="Study folder, instead of the configuration's.")] = None,
+    engine: Annotated[str, typer.Option(help="Where tasks run: local.")] = "local",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: one, or one per GPU.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per worker. Default: cores / jobs.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: train.epochs=3. May be repeated.")
+    ] = None,
+    accept_problems: Annotated[
+        bool, typer.Option("--accept-problems", help="Train although 'study check' finds errors.")
+    ] = False,
+) -> None:
+    """Train models x folds x seeds, then write results.json and the report. Finished tasks are kept."""
+    from perikarya.cli.running import train_command
+
+    overrides = list(set_ or [])
+    overrides.append(f"launch.engine={engine}")
+    overrides += [f"launch.jobs={jobs}"] if jobs else []
+    overrides += [f"launch.threads={threads}"] if threads else []
+    overrides += [f"study={_yaml_text(study)}"] if study else []
+    train_command(config, out, overrides=overrides, accept_problems=accept_problems)
+
+
+def _yaml_text(path: Path) -> str:
+    import json
+
+    return json.dumps(str(path))
+
+
+@app.command()
+def status(run: RunArgument) -> None:
+    """Show how far a run is."""
+    from perikarya.cli.running import status_command
+
+    status_command(run)
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    study: Annotated[Path | None, typer.Option(help="Study folder, where it has moved.")] = None,
+) -> None:
+    """Compute results.json anew from the predictions of a run; needs no torch."""
+    from perikarya.cli.running import evaluate_command
+
+    evaluate_command(run, study)
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    study: Annotated[Path | None, typer.Option(help="Study folder, where it has moved.")] = None,
+) -> None:
+    """Write results.json, figures and report.html anew from the files of a run; needs no torch."""
+    from perikarya.cli.running import report_command
+
+    report_command(run, study)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the phantom study and its run.")] = Path("demo"),
+    jobs: Annotated[int | None, typer.Option(min=1, help="Worker processes.")] = None,
+) -> None:
+    """Paint a phantom study, check it, train two models, validate them and write a report, in minutes."""
+    from perikarya.cli.demo import demo_command
+
+    demo_command(out, jobs=jobs)

@@ -1,0 +1,242 @@
+"""Scores of a classifier: pure functions, arrays in and numbers out.
+
+Every metric follows from a ``Tally``, a handful of sums over cells. A tally has the same fields for one sample and
+for thousands of bootstrap draws (one more leading axis), so each formula is written once.
+
+A score that does not exist is NaN, never 0: recall, F1 and AUC of a class without cells, precision of a class that is
+never predicted. A mean over classes is NaN as soon as one of them is: over fewer classes it is another quantity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from perikarya.errors import DataError
+from perikarya.registry import Registry
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+N_BINS = 15  # equal-width bins of the top-label confidence; Guo et al. 2017, arXiv:1706.04599
+SMALLEST_PROB = 1e-7  # float32 softmax: a probability of 0 means "below this", and log 0 would spoil every mean
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Sums over cells from which all metrics follow.
+
+    ``...`` stands for nothing (one sample) or for (n_draws,).
+
+    Attributes
+    ----------
+    confusion
+        Shape (..., n_classes, n_classes); rows are the truth, columns the prediction.
+    loss_sum
+        Shape (..., n_classes): sum of -ln(probability of the true class) over the cells of each class.
+    gap_sum
+        Shape (..., n_bins): sum of confidence minus correctness over the cells of each confidence bin.
+    auc
+        Shape (..., n_classes): area under the ROC curve of each class against the others.
+    """
+
+    confusion: Floats
+    loss_sum: Floats
+    gap_sum: Floats
+    auc: Floats
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score by name: ``compute`` turns a tally into shape (...,) or, per class, (..., n_classes)."""
+
+    title: str
+    compute: Callable[[Tally], Floats]
+    higher_is_better: bool = True
+    trials: Callable[[Tally], Floats] | None = None  # for successes / trials, which have a Wilson interval
+
+
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    undefined = denominator == 0
+    return np.where(undefined, np.nan, numerator / np.where(undefined, 1.0, denominator))
+
+
+def _hits(confusion: Floats) -> Floats:
+    return np.diagonal(confusion, axis1=-2, axis2=-1)
+
+
+def accuracy(tally: Tally) -> Floats:
+    """Share of cells whose predicted class is the true one."""
+    return _ratio(_hits(tally.confusion).sum(-1), tally.confusion.sum((-2, -1)))
+
+
+def recall(tally: Tally) -> Floats:
+    """Share of each class's cells that were found."""
+    return _ratio(_hits(tally.confusion), tally.confusion.sum(-1))
+
+
+def precision(tally: Tally) -> Floats:
+    """Share of the cells predicted as each class that are of it."""
+    return _ratio(_hits(tally.confusion), tally.confusion.sum(-2))
+
+
+def f1(tally: Tally) -> Floats:
+    """Harmonic mean of recall and precision, 2 TP / (2 TP + FP + FN); NaN for a class without cells."""
+    n_true, n_predicted = tally.confusion.sum(-1), tally.confusion.sum(-2)
+    score = _ratio(2 * _hits(tally.confusion), n_true + n_predicted)
+    return np.where(n_true == 0, np.nan, score)
+
+
+def class_loss(tally: Tally) -> Floats:
+    """Mean cross-entropy of each class's cells, in nats."""
+    return _ratio(tally.loss_sum, tally.confusion.sum(-1))
+
+
+def loss(tally: Tally) -> Floats:
+    """Mean cross-entropy over all cells, in nats."""
+    return _ratio(tally.loss_sum.sum(-1), tally.confusion.sum((-2, -1)))
+
+
+def ece(tally: Tally) -> Floats:
+    """Expected calibration error: |confidence - accuracy| of each bin, weighted by its cells (Guo et al. 2017)."""
+    return _ratio(np.abs(tally.gap_sum).sum(-1), tally.confusion.sum((-2, -1)))
+
+
+def qwk(tally: Tally) -> Floats:
+    """Quadratic weighted kappa (Cohen 1968): agreement beyond chance where a miss by two classes costs four.
+
+    NaN where truth and prediction know one class only, for then chance agreement is complete.
+    """
+    n_classes = tally.confusion.shape[-1]
+    step = np.subtract.outer(np.arange(n_classes), np.arange(n_classes))
+    cost = (step**2).astype(np.float64)
+    n_true, n_predicted = tally.confusion.sum(-1), tally.confusion.sum(-2)
+    total = tally.confusion.sum((-2, -1))
+    observed = (cost * tally.confusion).sum((-2, -1)) * total
+    by_chance = np.einsum("...i,ij,...j->...", n_true, cost, n_predicted)
+    return 1.0 - _ratio(observed, by_chance)
+
+
+OVERALL: Registry[Metric] = Registry("overall metric")
+OVERALL.add("accuracy", Metric("Accuracy", accuracy, trials=lambda tally: tally.confusion.sum((-2, -1))))
+OVERALL.add("balanced_accuracy", Metric("Balanced accuracy", lambda tally: recall(tally).mean(-1)))
+OVERALL.add("macro_f1", Metric("Macro F1", lambda tally: f1(tally).mean(-1)))
+OVERALL.add("macro_auc", Metric("Macro AUC", lambda tally: tally.auc.mean(-1)))
+OVERALL.add("loss", Metric("Log loss", loss, higher_is_better=False))
+OVERALL.add("ece", Metric("Calibration error", ece, higher_is_better=False))
+OVERALL.add("qwk", Metric("Weighted kappa", qwk))
+
+PER_CLASS: Registry[Metric] = Registry("metric of a class")
+PER_CLASS.add("recall", Metric("Recall", recall, trials=lambda tally: tally.confusion.sum(-1)))
+PER_CLASS.add("precision", Metric("Precision", precision, trials=lambda tally: tally.confusion.sum(-2)))
+PER_CLASS.add("f1", Metric("F1", f1))
+PER_CLASS.add("auc", Metric("AUC", lambda tally: tally.auc))
+PER_CLASS.add("loss", Metric("Log loss", class_loss, higher_is_better=False))
+
+
+def check_scores(label_n: Ints, prob_nk: Floats) -> None:
+    """Raise ``DataError`` when labels and probabilities do not fit together or are not numbers."""
+    n_classes = prob_nk.shape[1]
+    if len(label_n) != len(prob_nk):
+        raise DataError(f"{len(label_n)} labels and {len(prob_nk)} rows of probabilities do not belong together.")
+    if len(label_n) and not (label_n.min() >= 0 and label_n.max() < n_classes):
+        raise DataError(
+            f"Labels run from {label_n.min()} to {label_n.max()}; with {n_classes} classes they must be "
+            f"0 to {n_classes - 1}.\nFix: leave cells without a label out before scoring."
+        )
+    if not np.isfinite(prob_nk).all():
+        row = int(np.flatnonzero(~np.isfinite(prob_nk).all(axis=1))[0])
+        raise DataError(f"The probabilities of row {row} are not numbers; the network that made them diverged.")
+
+
+def confusion(label_n: Ints, predicted_n: Ints, n_classes: int) -> Ints:
+    """Count cells by true and predicted class, shape (n_classes, n_classes); rows are the truth."""
+    flat = np.bincount(label_n * n_classes + predicted_n, minlength=n_classes**2)
+    return flat.reshape(n_classes, n_classes).astype(np.int64)
+
+
+def true_class_loss(label_n: Ints, prob_nk: Floats) -> Floats:
+    """Return -ln(probability of the true class) of each cell, shape (n_cells,), probabilities cut at 1e-7."""
+    return np.asarray(-np.log(np.maximum(prob_nk[np.arange(len(label_n)), label_n], SMALLEST_PROB)))
+
+
+def confidence_bins(confidence_n: Floats) -> Ints:
+    """Return the bin of each confidence, shape (n_cells,); bin i holds (i / n_bins, (i + 1) / n_bins]."""
+    return np.asarray(np.clip(np.ceil(confidence_n * N_BINS) - 1, 0, N_BINS - 1), np.int64)
+
+
+def confidence_gap(label_n: Ints, prob_nk: Floats) -> Floats:
+    """Return top-label confidence minus correctness (0 or 1) of each cell, shape (n_cells,)."""
+    return np.asarray(prob_nk.max(axis=1) - (prob_nk.argmax(axis=1) == label_n), np.float64)
+
+
+def auc_one(positive_n: NDArray[np.bool_], score_n: Floats) -> float:
+    """Return the chance that a positive outscores a negative, ties counting half; NaN without one of each.
+
+    The Mann-Whitney statistic by mid-ranks (Hanley & McNeil 1982).
+    """
+    n_positive = int(positive_n.sum())
+    n_negative = len(positive_n) - n_positive
+    if n_positive == 0 or n_negative == 0:
+        return float("nan")
+    rank_sum = float(rankdata(score_n)[positive_n].sum())
+    return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+
+
+def tally_of(label_n: Ints, prob_nk: Floats) -> Tally:
+    """Sum up one sample.
+
+    Parameters
+    ----------
+    label_n
+        Shape (n_cells,), codes of the true classes.
+    prob_nk
+        Shape (n_cells, n_classes), rows sum to 1. The predicted class is the first of the largest.
+    """
+    check_scores(label_n, prob_nk)
+    n_classes = prob_nk.shape[1]
+    bins = confidence_bins(prob_nk.max(axis=1)) if len(label_n) else np.zeros(0, np.int64)
+    predicted = prob_nk.argmax(axis=1).astype(np.int64)
+    return Tally(
+        confusion=confusion(label_n, predicted, n_classes).astype(np.float64),
+        loss_sum=np.asarray(np.bincount(label_n, true_class_loss(label_n, prob_nk), n_classes), np.float64),
+        gap_sum=np.asarray(np.bincount(bins, confidence_gap(label_n, prob_nk), N_BINS), np.float64),
+        auc=np.array([auc_one(label_n == k, prob_nk[:, k]) for k in range(n_classes)]),
+    )
+
+
+def roc_points(positive_n: NDArray[np.bool_], score_n: Floats) -> tuple[Floats, Floats]:
+    """Return false and true positive rates from (0, 0) to (1, 1), one point per distinct score.
+
+    Cells of equal score move together, so that the area under the points equals ``auc_one``.
+
+    Raises
+    ------
+    DataError
+        If there is no positive or no negative cell: the curve does not exist.
+    """
+    n_positive = int(positive_n.sum())
+    n_negative = len(positive_n) - n_positive
+    if n_positive == 0 or n_negative == 0:
+        raise DataError(f"A ROC curve needs both kinds of cells; there are {n_positive} of and {n_negative} not.")
+    order = np.argsort(-score_n, kind="stable")
+    last_of_tie = np.append(np.flatnonzero(np.diff(score_n[order])), len(order) - 1)
+    found = np.cumsum(positive_n[order])[last_of_tie]
+    false_rate = (last_of_tie + 1 - found) / n_negative
+    return np.append(0.0, false_rate), np.append(0.0, found / n_positive)
+
+
+def reliability_points(label_n: Ints, prob_nk: Floats) -> tuple[Floats, Floats, Ints]:
+    """Return mean confidence, accuracy and number of cells of each confidence bin that holds any."""
+    confidence = prob_nk.max(axis=1)
+    bins = confidence_bins(confidence)
+    n = np.bincount(bins, minlength=N_BINS)
+    used = n > 0
+    correct = (prob_nk.argmax(axis=1) == label_n).astype(np.float64)
+    mean_confidence = np.bincount(bins, confidence, minlength=N_BINS)[used] / n[used]
+    share_correct = np.bincount(bins, correct, minlength=N_BINS)[used] / n[used]
+    return mean_confidence, share_correct, n[used].astype(np.int64)

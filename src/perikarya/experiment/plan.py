@@ -1,0 +1,157 @@
+"""From a configuration to tasks: settings made definite, folds drawn, leakage refused, files of the run written."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from perikarya.config import ExperimentConfig, ModelConfig, load_config
+from perikarya.data.splits import FoldPlan, plan_folds, rows_of
+from perikarya.data.store import OpenStudy, open_study
+from perikarya.errors import RunError
+from perikarya.models.weights import WeightsFile, resolve_weights
+from perikarya.models.zoo import NETWORKS
+from perikarya.runs import RunFolder, TaskKey, write_text
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run made definite: the resolved configuration, the study, the folds and the weights of each model."""
+
+    run: RunFolder
+    config: ExperimentConfig
+    opened: OpenStudy
+    folds: FoldPlan
+    weights: dict[str, WeightsFile]
+
+    @property
+    def tasks(self) -> list[TaskKey]:
+        """All tasks, models first, so that a first model is complete early."""
+        return task_keys(self.config)
+
+
+def task_keys(config: ExperimentConfig) -> list[TaskKey]:
+    """Return the tasks of an experiment: models x seeds x folds."""
+    folds = (0,) if config.cv.scheme == "single" else config.cv.folds or tuple(range(config.cv.n_folds))
+    return [TaskKey(m.name, seed, fold) for m in config.models for seed in config.seeds for fold in folds]
+
+
+def resolve_model(model: ModelConfig, *, on_gpu: bool) -> ModelConfig:
+    """Fill in what a model leaves open: strategy and input size.
+
+    ``auto`` means a head on frozen features on a CPU and fine-tuning on a GPU; a network without pretrained weights
+    is fine-tuned anywhere, for features of random filters are of little use.
+    """
+    spec = NETWORKS.get(model.arch)
+    pretrained = model.weights != "none" and not (model.weights == "default" and spec.weights is None)
+    strategy = model.strategy
+    if strategy == "auto":
+        strategy = "head" if pretrained and not on_gpu else "finetune"
+    input_px = model.input_px or (spec.head_px if strategy == "head" else spec.input_px)
+    return model.model_copy(update={"strategy": strategy, "input_px": input_px})
+
+
+def resolve_config(config: ExperimentConfig, *, on_gpu: bool) -> ExperimentConfig:
+    """Return the configuration with nothing left open; this is what is hashed and kept in the run folder."""
+    return config.model_copy(update={"models": tuple(resolve_model(m, on_gpu=on_gpu) for m in config.models)})
+
+
+def make_plan(config: ExperimentConfig, run: RunFolder, *, on_gpu: bool) -> Plan:
+    """Check everything that can be checked before work starts, and write the run's configuration and folds.
+
+    Raises
+    ------
+    ConfigError, DataError, WeightsError
+        If a model, the study, its folds or weights are not as they must be.
+    RunError
+        If the folder holds a run of other settings or other data.
+    """
+    config = resolve_config(config, on_gpu=on_gpu)
+    weights = {m.name: resolve_weights(m.arch, m.weights) for m in config.models}
+    opened = open_study(Path(config.study))
+    _refuse_other_run(run, config)
+    if run.config.exists():
+        check_data_unchanged(run, opened)
+        folds = FoldPlan.load(run.folds)
+        rows_of(opened.cells["cell_id"], folds.frame["cell_id"])
+    else:
+        folds = plan_folds(opened.cells, cv=config.cv)
+        folds.save(run.folds)
+        write_text(run.config, _with_hash(config, opened))
+    return Plan(run=run, config=config, opened=opened, folds=folds, weights=weights)
+
+
+def _with_hash(config: ExperimentConfig, opened: OpenStudy) -> str:
+    heading = f"# configuration {config.content_hash()}, data {opened.data_hash}; made definite by perikarya train\n"
+    return heading + config.dump()
+
+
+def load_run_config(run: RunFolder) -> ExperimentConfig:
+    """Read the resolved configuration of a run folder.
+
+    Raises
+    ------
+    RunError
+        If the folder is not a run.
+    """
+    if not run.config.is_file():
+        raise RunError(
+            f"{run.root} is not a run folder (it has no config.yaml).\n"
+            "Fix: name the folder given to 'perikarya train --out', or start the run."
+        )
+    return load_config(run.config)
+
+
+def run_hashes(run: RunFolder) -> tuple[str, str]:
+    """Return the hashes of configuration and data noted in the first line of a run's configuration."""
+    first = run.config.read_text(encoding="utf-8").splitlines()[0]
+    parts = first.removeprefix("# configuration ").split(";")[0].split(", data ")
+    if len(parts) != 2:
+        raise RunError(
+            f"{run.config} has lost its first line, which names its hashes. Fix: start the run in a new folder."
+        )
+    return parts[0], parts[1]
+
+
+def _refuse_other_run(run: RunFolder, config: ExperimentConfig) -> None:
+    if not run.config.is_file():
+        return
+    old = load_run_config(run)
+    if old.content_hash() != config.content_hash():
+        raise RunError(
+            f"{run.root} holds a run of other settings:\n{_differences(old, config)}\n"
+            "Results of two configurations in one folder could not be told apart.\n"
+            "Fix: choose another --out, or go back to the settings the run was started with."
+        )
+
+
+def _differences(old: ExperimentConfig, new: ExperimentConfig) -> str:
+    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    changed = [
+        k for k in {**before, **after} if before.get(k) != after.get(k) and not k.startswith(("launch", "study"))
+    ]
+    lines = [f"  {k}: was {before.get(k, 'absent')}, now {after.get(k, 'absent')}" for k in changed]
+    return "\n".join(lines[:12] + ([f"  … and {len(lines) - 12} more"] if len(lines) > 12 else []))
+
+
+def _flat(node: object, prefix: str = "") -> dict[str, str]:
+    if isinstance(node, dict):
+        return {k: v for key, value in node.items() for k, v in _flat(value, f"{prefix}{key}.").items()}
+    if isinstance(node, list) and any(isinstance(x, dict) for x in node):
+        return {k: v for i, value in enumerate(node) for k, v in _flat(value, f"{prefix}{i}.").items()}
+    return {prefix.rstrip("."): yaml.safe_dump(node, default_flow_style=True).strip().removesuffix("...").strip()}
+
+
+def check_data_unchanged(run: RunFolder, opened: OpenStudy) -> None:
+    """Raise ``RunError`` when the study is no longer the one the run was planned on."""
+    _, data_hash = run_hashes(run)
+    if data_hash != opened.data_hash:
+        raise RunError(
+            f"The study {opened.root} has changed since {run.root} was started (data {data_hash}, now "
+            f"{opened.data_hash}).\nTasks of both would be mixed. Fix: choose another --out for the changed study."
+        )

@@ -1,0 +1,176 @@
+"""Run an experiment on this machine: finished tasks are kept, failed ones told, results collected."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perikarya.config import ExperimentConfig
+from perikarya.data.integrity import check_study
+from perikarya.data.store import open_study
+from perikarya.errors import DataError, RunError
+from perikarya.evaluate.collect import evaluate_run, write_results
+from perikarya.experiment.plan import Plan, load_run_config, make_plan, task_keys
+from perikarya.launch.local import Event, Job, run_jobs
+from perikarya.models.embed import features_path
+from perikarya.runs import RunFolder, lock_run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the plan, job id -> reason for all that failed, and the results of what did not."""
+
+    plan: Plan
+    failed: dict[str, str]
+    results: dict[str, Any]
+
+
+class RunListener:
+    """What a run tells while it goes on; the command line draws it, the default keeps silent."""
+
+    def planned(self, jobs: list[Job], n_done: int) -> None:
+        """All jobs are known; ``n_done`` tasks had ended before."""
+
+    def event(self, event: Event) -> None:
+        """Something happened to one job."""
+
+
+def run_experiment(
+    config: ExperimentConfig, out: Path, *, listener: RunListener, accept_problems: bool = False
+) -> Outcome:
+    """Run what is missing of an experiment and write ``results.json``.
+
+    Parameters
+    ----------
+    config
+        The experiment.
+    out
+        The run folder; an unfinished run in it is continued.
+    listener
+        Told of every step.
+    accept_problems
+        Go on although the study has problems that make figures too good; the report then says so.
+
+    Raises
+    ------
+    PerikaryaError
+        If settings, study, weights or the run folder are not as they must be, or no task ended well.
+    """
+    run = RunFolder(out)
+    with lock_run(out) as lock, _logging_to(run.log):
+        gpus = _gpus()
+        plan = make_plan(config, run, on_gpu=bool(gpus))
+        _refuse_leakage(plan, accept_problems=accept_problems)
+        jobs = _jobs(plan)
+        listener.planned(jobs, len(plan.tasks) - sum(1 for j in jobs if j.payload["kind"] == "task"))
+        failed = _run(plan, jobs, listener, gpus=gpus, lock_fd=lock.fileno()) if jobs else {}
+        if not any(run.task_is_done(key) for key in plan.tasks):
+            first = next(iter(failed.items()), ("", "nothing to do"))
+            raise RunError(f"No task of {out} ended well. {first[0]}: {first[1]}\nFix: see tasks/*/*/*/task.log there.")
+        results = evaluate_run(run, plan.opened.cells, plan.opened.study, plan.config, tasks=plan.tasks)
+        write_results(run, results)
+    return Outcome(plan=plan, failed=failed, results=results)
+
+
+def evaluate_again(run: RunFolder, *, study: str | None = None) -> tuple[ExperimentConfig, dict[str, Any]]:
+    """Compute ``results.json`` anew from the files of a run; needs no torch."""
+    config = load_run_config(run)
+    opened = open_study(Path(study or config.study))
+    results = evaluate_run(run, opened.cells, opened.study, config, tasks=task_keys(config))
+    write_results(run, results)
+    return config, results
+
+
+def _jobs(plan: Plan) -> list[Job]:
+    jobs: list[Job] = []
+    todo = [key for key in plan.tasks if not plan.run.task_is_done(key)]
+    needs: dict[str, frozenset[str]] = {}
+    by_file: dict[Path, str] = {}  # two models that share their features need them computed once
+    for model in plan.config.models:
+        if model.strategy != "head" or not any(key.model == model.name for key in todo):
+            continue
+        path = features_path(
+            plan.opened, arch=model.arch, weights=plan.weights[model.name], input_px=model.input_px or 0
+        )
+        if path.exists():
+            continue
+        if path not in by_file:
+            by_file[path] = f"features of {model.name}"
+            jobs.append(Job(by_file[path], {"kind": "embed", "model": model.name}))
+        needs[model.name] = frozenset({by_file[path]})
+    for key in todo:
+        payload = {"kind": "task", "model": key.model, "seed": key.seed, "fold": key.fold}
+        jobs.append(Job(str(key), payload, needs.get(key.model, frozenset())))
+    return jobs
+
+
+def _run(plan: Plan, jobs: list[Job], listener: RunListener, *, gpus: list[str], lock_fd: int) -> dict[str, str]:
+    launch = plan.config.launch
+    n_workers = launch.jobs or max(1, len(gpus))
+    threads = launch.threads or max(1, _cores() // n_workers)
+    command = [sys.executable, "-m", "perikarya.experiment.worker", str(plan.run.root)]
+    command += ["--study", str(plan.opened.root), "--threads", str(threads)]
+
+    def tell(event: Event) -> None:
+        if event.kind in ("failed", "died"):
+            log.warning("%s %s: %s", event.job_id, event.kind, event.message)
+        elif event.kind != "progress":
+            log.info("%s %s", event.job_id, event.kind)
+        listener.event(event)
+
+    return run_jobs(
+        jobs, command=command, n_workers=n_workers, listener=tell, threads=threads, keep_fds=[lock_fd], gpus=gpus
+    )
+
+
+def _cores() -> int:
+    """Cores this process may use, which a cluster or container may have limited."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpus() -> list[str]:
+    """Names of the GPUs torch can use; torch is asked only where the driver has left a device file."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return []
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+
+
+def _refuse_leakage(plan: Plan, *, accept_problems: bool) -> None:
+    report = check_study(plan.opened, folds=plan.folds)
+    errors = [f.sentence for f in report.findings if f.severity == "error"]
+    for sentence in errors:
+        log.warning("%s", sentence)
+    if errors and not accept_problems:
+        listed = "\n".join(f"  {s}" for s in errors[:5])
+        raise DataError(
+            f"{plan.opened.root} has {len(errors)} problem(s) that would make the figures wrong:\n{listed}\n"
+            "Fix: see 'perikarya study check', mend the source and import it again; or go on knowingly with "
+            "--accept-problems."
+        )
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("perikarya")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()

@@ -1,0 +1,119 @@
+"""Frozen features of every cell, computed once per study and network and kept in the study's cache.
+
+Each cell is seen twice: its whole window, and the window with everything outside the outline blackened. The first
+half of a feature vector tells of the cell in its tissue, the second of the cell alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from perikarya.data.augment import resize_batch
+from perikarya.data.store import OpenStudy
+from perikarya.errors import TrainingError
+from perikarya.models.build import CellNetwork, build_feature_extractor
+from perikarya.models.weights import WeightsFile
+from perikarya.runs import read_json, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger(__name__)
+
+FEATURES_VERSION = 1  # raise when the way features are computed changes
+CHUNK = 64  # cells; fixed, for results must not depend on where an interrupted pass went on
+_SAVE_EVERY = 16  # chunks between two notes of progress on disk
+
+Progress = Callable[[int, int], None]
+
+
+def features_path(opened: OpenStudy, *, arch: str, weights: WeightsFile, input_px: int) -> Path:
+    """Return where the features of a study lie; the name is a hash of everything they depend on."""
+    key = f"{FEATURES_VERSION}|{opened.data_hash}|{arch}|{weights.sha256 or 'random'}|{input_px}"
+    return opened.root / "cache" / f"{arch}-{input_px}px-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+
+
+def load_features(opened: OpenStudy, *, arch: str, weights: WeightsFile, input_px: int) -> NDArray[np.float16]:
+    """Map the cached features, shape (n_cells, 2 * n_features), float16."""
+    path = features_path(opened, arch=arch, weights=weights, input_px=input_px)
+    features: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return features
+
+
+def compute_features(opened: OpenStudy, *, arch: str, weights: WeightsFile, input_px: int, progress: Progress) -> Path:
+    """Compute the features of all cells unless the cache has them, and return their path.
+
+    An interrupted computation goes on where it was; two processes never compute the same features at once.
+
+    Raises
+    ------
+    TrainingError
+        If the network yields values that are not finite.
+    """
+    path = features_path(opened, arch=arch, weights=weights, input_px=input_px)
+    with _exclusive(path.with_suffix(".lock")):
+        if not path.exists():
+            torch.manual_seed(0)  # random weights, where they are asked for, must be the same ones at every call
+            network = build_feature_extractor(arch, weights=weights).to(memory_format=torch.channels_last)
+            _fill(path, opened, network, input_px=input_px, progress=progress)
+    return path
+
+
+def embed(network: CellNetwork, crops_nhwc: NDArray[np.uint8]) -> NDArray[np.float16]:
+    """Compute the features of some cells already at the network's input size, (n, side, side, 4) -> (n, 2 f)."""
+    alone = np.where(crops_nhwc[..., 3:] > 0, crops_nhwc[..., :3], np.uint8(0))
+    halves = [_pooled(network, half) for half in (np.ascontiguousarray(crops_nhwc[..., :3]), alone)]
+    features = np.concatenate(halves, axis=1)
+    if not np.isfinite(features).all():
+        raise TrainingError(
+            "The frozen network yields features that are not finite; its weights are damaged or do not fit.\n"
+            "Fix: get the weights again."
+        )
+    limit = float(np.finfo(np.float16).max)
+    return np.clip(features, -limit, limit).astype(np.float16)
+
+
+def _pooled(network: CellNetwork, rgb_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        out: NDArray[np.float32] = network(torch.from_numpy(rgb_nhwc).permute(0, 3, 1, 2)).float().numpy()
+    return out
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _fill(path: Path, opened: OpenStudy, network: CellNetwork, *, input_px: int, progress: Progress) -> None:
+    """Write features chunk by chunk beside ``path``, noting the progress, and move them into place at the end."""
+    part, note = path.with_suffix(".part"), path.with_suffix(".json")
+    n_cells = len(opened.cells)
+    first = np.arange(min(CHUNK, n_cells))
+    width = embed(network, resize_batch(opened.read_crops(first), input_px)).shape[1]
+    done = int(read_json(note, what="the progress of features")["done"]) if note.exists() and part.exists() else 0
+    with part.open("r+b" if done else "wb") as handle:
+        npy_format.write_array_header_1_0(handle, {"descr": "<f2", "fortran_order": False, "shape": (n_cells, width)})
+        handle.seek(handle.tell() + done * width * 2)
+        for start in range(done, n_cells, CHUNK):
+            rows = np.arange(start, min(start + CHUNK, n_cells))
+            handle.write(embed(network, resize_batch(opened.read_crops(rows), input_px)).tobytes())
+            progress(int(rows[-1]) + 1, n_cells)
+            if (start // CHUNK) % _SAVE_EVERY == _SAVE_EVERY - 1:
+                handle.flush()
+                write_json(note, {"done": int(rows[-1]) + 1})
+    part.replace(path)
+    note.unlink(missing_ok=True)

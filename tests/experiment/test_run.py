@@ -1,0 +1,173 @@
+"""A run ends with the same files whatever happened on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.tiny import make_study
+
+from perikarya.config import ExperimentConfig
+from perikarya.errors import RunError
+from perikarya.experiment.run import RunListener, run_experiment
+from perikarya.experiment.status import run_status
+from perikarya.launch.local import Event
+from perikarya.runs import RunFolder, lock_run
+
+
+def config(study: Path, **changes: object) -> ExperimentConfig:
+    content = {
+        "name": "tiny",
+        "study": str(study),
+        "cv": {"n_folds": 4},
+        "models": [
+            {"name": "cnn", "arch": "custom_cnn", "input_px": 32},
+            {"name": "lite", "arch": "efficientnet_lite0", "weights": "none", "strategy": "head", "input_px": 32},
+        ],
+        "train": {"epochs": 3, "batch_size": 16, "tta_views": 1},
+        "evaluate": {"n_bootstrap": 100},
+        "launch": {"threads": 1},
+    }
+    return ExperimentConfig.model_validate({**content, **changes})
+
+
+def fingerprint(run: Path) -> dict[str, str]:
+    """Hash of everything that must not depend on what happened on the way."""
+    names = ("predictions.parquet", "external.parquet", "history.csv", "model.safetensors", "folds.parquet")
+    files = sorted(p for p in run.rglob("*") if p.name in names)
+    return {str(p.relative_to(run)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_study(tmp_path_factory.mktemp("study") / "tiny").root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    outcome = run_experiment(config(study), out, listener=RunListener())
+    assert outcome.failed == {}
+    return out
+
+
+def test_a_run_writes_the_files_of_the_architecture(undisturbed: Path) -> None:
+    task = undisturbed / "tasks" / "cnn" / "seed0" / "fold2"
+    names = {p.name for p in task.iterdir()}
+    wanted = {"result.json", "predictions.parquet", "external.parquet", "history.csv", "model.safetensors", "task.log"}
+    assert names == wanted
+    results = json.loads((undisturbed / "results.json").read_text())
+    assert results["schema_version"] == 1
+    assert {"cnn", "lite"} <= set(results["models"])
+    accuracy = results["models"]["cnn"]["external"]["accuracy"]
+    assert set(accuracy) >= {"mean", "sd_folds", "ci95"}
+    assert 0 <= accuracy["mean"] <= 1
+
+
+def test_each_cell_is_tested_once_and_never_trained_on_by_its_tester(undisturbed: Path, study: Path) -> None:
+    import pandas as pd
+
+    cells = pd.read_parquet(study / "cells.parquet").set_index("cell_id")
+    seen: list[str] = []
+    for fold in range(4):
+        table = pd.read_parquet(undisturbed / f"tasks/cnn/seed0/fold{fold}/predictions.parquet")
+        result = json.loads((undisturbed / f"tasks/cnn/seed0/fold{fold}/result.json").read_text())
+        assert result["n_train"] + result["n_stop"] + result["n_test"] == (cells["set"] == "development").sum()
+        seen += table["cell_id"].tolist()
+    assert sorted(seen) == sorted(cells.index[cells["set"] == "development"])
+
+
+def test_a_second_call_keeps_what_is_done(undisturbed: Path, study: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("result.json")}
+    run_experiment(config(study), undisturbed, listener=RunListener())
+    assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob("result.json")} == before
+
+
+def test_a_killed_worker_changes_nothing_in_the_end(undisturbed: Path, study: Path, tmp_path: Path) -> None:
+    class Assassin(RunListener):
+        kills = 0
+
+        def event(self, event: Event) -> None:
+            if event.kind == "progress" and "cnn" in event.job_id and self.kills < 2:
+                workers = [
+                    c for c in psutil.Process().children() if "perikarya.experiment.worker" in " ".join(c.cmdline())
+                ]
+                if workers:
+                    workers[0].kill()
+                    self.kills += 1
+
+    assassin = Assassin()
+    outcome = run_experiment(config(study), tmp_path / "run", listener=assassin)
+    assert assassin.kills == 2
+    assert outcome.failed == {}
+    assert fingerprint(tmp_path / "run") == fingerprint(undisturbed)
+
+
+def test_a_killed_supervisor_leaves_a_run_that_the_same_command_finishes(
+    undisturbed: Path, study: Path, tmp_path: Path
+) -> None:
+    import yaml
+
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config(study).model_dump(mode="json")))
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "perikarya", "train", str(tmp_path / "config.yaml"), "--out", str(out)]
+    command += ["--threads", "1"]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not list(out.rglob("state.pt")):
+        assert time.monotonic() < end
+        assert first.poll() is None
+        time.sleep(0.02)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert any(s.state != "done" for s in run_status(RunFolder(out)))
+    second = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    assert second.returncode == 0, second.stderr
+    assert fingerprint(out) == fingerprint(undisturbed)
+    assert (out / "report.html").is_file()
+
+
+def test_two_processes_do_not_share_a_run_folder(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perikarya.runs._LOCK_PATIENCE_S", 0.2)
+    with lock_run(tmp_path / "run"), pytest.raises(RunError, match="Another process is working on"):
+        run_experiment(config(study), tmp_path / "run", listener=RunListener())
+
+
+def test_a_run_folder_of_other_settings_is_refused_and_the_difference_named(undisturbed: Path, study: Path) -> None:
+    other = config(study, train={"epochs": 4, "batch_size": 16, "tta_views": 1})
+    with pytest.raises(RunError, match=r"train\.epochs: was 3, now 4"):
+        run_experiment(other, undisturbed, listener=RunListener())
+
+
+def test_another_study_under_the_same_settings_is_refused(undisturbed: Path, tmp_path: Path) -> None:
+    other = make_study(tmp_path / "other", seed=1)
+    with pytest.raises(RunError, match="has changed since"):
+        run_experiment(config(other.root), undisturbed, listener=RunListener())
+
+
+def test_a_task_that_fails_leaves_its_reason_and_the_others_go_on(study: Path, tmp_path: Path) -> None:
+    models = [
+        {"name": "diverges", "arch": "custom_cnn", "input_px": 32, "train": {"lr": 1e30, "grad_clip": None}},
+        {"name": "cnn", "arch": "custom_cnn", "input_px": 32},
+    ]
+    cv = {"n_folds": 4, "folds": [0]}
+    outcome = run_experiment(config(study, models=models, cv=cv), tmp_path / "run", listener=RunListener())
+    assert set(outcome.failed) == {"diverges/seed0/fold0"}
+    assert "diverged" in outcome.failed["diverges/seed0/fold0"]
+    assert "diverged" in (tmp_path / "run/tasks/diverges/seed0/fold0/task.log").read_text()
+    states = {str(s.key): s.state for s in run_status(RunFolder(tmp_path / "run"))}
+    assert states == {"diverges/seed0/fold0": "failed", "cnn/seed0/fold0": "done"}
+    assert "diverges" not in outcome.results["models"] or outcome.results["protocol"]["incomplete"]
+
+
+def test_several_jobs_give_the_numbers_of_one(undisturbed: Path, study: Path, tmp_path: Path) -> None:
+    run_experiment(config(study, launch={"jobs": 2, "threads": 1}), tmp_path / "run", listener=RunListener())
+    assert fingerprint(tmp_path / "run") == fingerprint(undisturbed)
