@@ -35,7 +35,7 @@ def run_route(folder: Path, strategy: str, *, quick: bool) -> dict[str, Any]:
     config = {
         "name": f"cross-validation, {strategy}",
         "study": str(folder / "study"),
-        "cv": {"n_folds": 5, "folds": [0] if quick else None},
+        "cv": {"n_folds": 5, "duplicates": "separate", "folds": [0] if quick else None},
         "models": [{"name": NETWORK, "strategy": strategy}],
         "train": {"epochs": 2} if quick else {},
     }

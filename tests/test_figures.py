@@ -57,7 +57,7 @@ def test_any_number_of_classes_has_its_own_colours() -> None:
         assert len(set(class_colours(n))) == n
 
 
-@pytest.fixture(scope="module", params=[2, 3, 12])
+@pytest.fixture(scope="module", params=[2, 12])
 def drawn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[FakeRun, dict[str, Any]]:
     n = request.param
     names = ["normal", "intermediate", "pyknotic", "a very long name of a class that nobody would print"]

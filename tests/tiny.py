@@ -27,8 +27,10 @@ def paint_crop(radius: float, rng: np.random.Generator) -> np.ndarray:
     return crop
 
 
-def make_study(root: Path, *, cells_per_subject: int = 12, seed: int = 0) -> OpenStudy:
-    """Write a study of 12 animals x ``cells_per_subject`` cells and open it."""
+def make_study(
+    root: Path, *, cells_per_subject: int = 12, seed: int = 0, copies: tuple[tuple[int, int], ...] = ()
+) -> OpenStudy:
+    """Write a study of 12 animals x ``cells_per_subject`` cells and open it; ``copies`` are (row, row it shows)."""
     rng = np.random.default_rng(seed)
     rows, crops = [], []
     for subject in range(12):
@@ -52,6 +54,9 @@ def make_study(root: Path, *, cells_per_subject: int = 12, seed: int = 0) -> Ope
                     "source": f"animal{subject:02d}/{i}.png",
                 }
             )
+    for copy, original in copies:
+        crops[copy] = crops[original]
+        rows[copy]["crop_phash"] = rows[original]["crop_phash"]
     with new_study_folder(root) as folder:
         with CropWriter(folder / "crops.npy", n_cells=len(crops), window_px=WINDOW_PX) as writer:
             for crop in crops:

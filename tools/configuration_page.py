@@ -31,8 +31,8 @@ def page() -> str:
     """Return the page as Markdown."""
     parts = [
         "# Settings of an experiment",
-        "An experiment is one YAML file (see `examples/`). A key that is not listed here is an error. Single values can "
-        "be changed on the command line: `--set train.epochs=3`, `--set models.0.strategy=finetune`.\n\n"
+        "An experiment is one YAML file (see `examples/`). A key that is not listed here is an error. Single values "
+        "can be changed on the command line: `--set train.epochs=3`, `--set models.0.strategy=head`.\n\n"
         "Written by `python tools/configuration_page.py`; a test keeps it up to date.",
     ]
     for name, section in SECTIONS.items():

@@ -39,6 +39,8 @@ class CvConfig(Settings):
     group_by: Literal["auto", "subject", "image_id", "cell"] = "auto"
     seed: int = 0
     folds: tuple[Annotated[int, Field(ge=0)], ...] | None = None  # only these test folds; None: all
+    # same pictures on two sides: refuse to train; separate them (one fold, or left out); or ignore them
+    duplicates: Literal["refuse", "separate", "ignore"] = "refuse"
 
     @model_validator(mode="after")
     def _folds_exist(self) -> Self:

@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -19,8 +20,8 @@ from PIL import Image
 from tests.sources import class_folders, disc, picture, write
 
 from perikarya.config import load_config
-from perikarya.data import metadata
-from perikarya.data.importers import import_study
+from perikarya.data import images, metadata
+from perikarya.data.importers import folder_files, import_study
 from perikarya.data.importers.base import ImportOptions
 from perikarya.data.integrity import check_study
 from perikarya.data.store import open_study
@@ -252,15 +253,6 @@ def test_all_bad_files_are_listed_at_once(tmp_path: Path) -> None:
     assert "5 cells are fine" in str(caught.value)
 
 
-def test_a_table_beyond_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = class_folders(tmp_path / "source")
-    table(ROWS)(source)
-    monkeypatch.setattr(metadata, "MAX_CSV_BYTES", 10)
-    with pytest.raises(DataError, match="larger than 0 MiB"):
-        import_study(source, tmp_path / "study")
-    assert not (tmp_path / "study").exists()
-
-
 @pytest.mark.parametrize(
     ("place", "says"), [("study", "exists already"), ("source/inside", "lies inside its own source")]
 )
@@ -381,3 +373,24 @@ def test_a_broken_configuration_is_refused_with_its_reason(tmp_path: Path, name:
 def test_the_same_configuration_unbroken_is_taken(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(json.dumps(GOOD_CONFIG))
     assert load_config(tmp_path / "config.yaml").name == "a"
+
+
+@pytest.mark.parametrize(
+    ("place", "limit", "value", "says"),
+    [
+        (images, "MAX_FILE_BYTES", 100, r"c0\.png: the file is larger than"),
+        (images, "MAX_PIXELS", 1000, r"40 x 40 px; the limit is"),
+        (folder_files, "MAX_FILES", 5, r"holds more than 5 files"),
+        (metadata, "MAX_CSV_BYTES", 10, r"metadata\.csv is larger than"),
+        (metadata, "MAX_CSV_ROWS", 2, r"metadata\.csv has more than 2 rows"),
+    ],
+)
+def test_limits_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: ModuleType, limit: str, value: int, says: str
+) -> None:
+    source = class_folders(tmp_path / "source")
+    table(ROWS)(source)
+    monkeypatch.setattr(place, limit, value)
+    with pytest.raises(DataError, match=says):
+        import_study(source, tmp_path / "study")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

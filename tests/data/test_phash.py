@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -83,10 +84,21 @@ def test_a_flat_crop_has_a_descriptor_and_resembles_nothing() -> None:
     assert similarity(flat, crops_of([picture(0)])[0]) == 0
 
 
-def test_candidates_are_exactly_the_close_pairs() -> None:
+def scattered() -> NDArray[np.uint8]:
     rng = np.random.default_rng(0)
     centres = rng.integers(40, 200, (90, N_BYTES))
-    values = np.clip(np.repeat(centres, 7, axis=0) + rng.normal(0, 7, (630, N_BYTES)), 0, 255).astype(np.uint8)
+    return np.clip(np.repeat(centres, 7, axis=0) + rng.normal(0, 7, (630, N_BYTES)), 0, 255).astype(np.uint8)
+
+
+def along_a_line() -> NDArray[np.uint8]:
+    values = np.full((600, N_BYTES), 90, np.uint8)
+    values[:, 3] = np.random.default_rng(0).integers(0, 256, 600)
+    return values
+
+
+@pytest.mark.parametrize("make", [scattered, along_a_line])
+def test_candidates_are_exactly_the_close_pairs(make: Callable[[], NDArray[np.uint8]]) -> None:
+    values = make()
     distance = np.linalg.norm(values[:, None].astype(float) - values[None].astype(float), axis=2)
     close = {(a, b) for a, b in zip(*np.nonzero(distance < CANDIDATE_RADIUS), strict=True) if a < b}
     found = list(candidate_pairs(values))

@@ -17,6 +17,7 @@ from perikarya.evaluate.metrics import (
     OVERALL,
     PER_CLASS,
     auc_one,
+    confidence_bins,
     reliability_points,
     roc_points,
     tally_of,
@@ -150,6 +151,10 @@ def test_perfect_predictions_get_perfect_scores() -> None:
     tally = tally_of(label, np.eye(3)[label])
     best = {"accuracy": 1, "balanced_accuracy": 1, "macro_f1": 1, "macro_auc": 1, "loss": 0, "ece": 0, "qwk": 1}
     assert {n: float(m.compute(tally)) for n, m in OVERALL.items()} == best
+
+
+def test_a_confidence_on_the_edge_of_two_bins_belongs_to_the_lower() -> None:
+    assert confidence_bins(np.array([0.2, 0.201, 0.4, 0.8, 1.0])).tolist() == [2, 3, 5, 11, 14]
 
 
 def test_reliability_points_hold_every_cell_once() -> None:

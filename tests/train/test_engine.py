@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.tiny import make_study
 
 from perikarya.config import AugmentConfig, TrainConfig
 from perikarya.errors import TrainingError
 from perikarya.models.build import CellNetwork, build_network
 from perikarya.train.engine import FineTuning, finetune, learning_rate_factor, predict_rows
 from perikarya.train.rows import FoldRows, class_weights, loss_and_accuracy
-from tests.tiny import make_study
 
 CPU = torch.device("cpu")
 
@@ -50,15 +50,15 @@ def test_it_learns_what_there_is_to_learn(job: FineTuning, tmp_path: Path) -> No
 
 
 def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(job: FineTuning, tmp_path: Path) -> None:
-    class Interruption(Exception):
+    class StoppedError(Exception):
         pass
 
     def interrupt(done: int, total: int) -> None:
         if done > 0.7 * total:
-            raise Interruption
+            raise StoppedError
 
     whole = finetune(network(job), job, state_path=tmp_path / "a.pt", progress=lambda d, t: None)
-    with pytest.raises(Interruption):
+    with pytest.raises(StoppedError):
         finetune(network(job), job, state_path=tmp_path / "b.pt", progress=interrupt)
     steps: list[int] = []
     resumed = finetune(network(job), job, state_path=tmp_path / "b.pt", progress=lambda d, t: steps.append(d))

@@ -13,7 +13,9 @@ def main() -> None:
     """Run the command line and turn errors a person can mend into a sentence and exit code 1."""
     from perikarya.cli.app import app
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    on_screen = logging.StreamHandler(sys.stderr)  # a run lowers the level of its logger, for its log file only
+    on_screen.setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", handlers=[on_screen])
     try:
         app()
     except PerikaryaError as error:

@@ -134,9 +134,6 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting: train.epochs=3. May be repeated.")
     ] = None,
-    accept_problems: Annotated[
-        bool, typer.Option("--accept-problems", help="Train although 'study check' finds errors.")
-    ] = False,
 ) -> None:
     """Train models x folds x seeds, then write results.json and the report. Finished tasks are kept."""
     from perikarya.cli.running import train_command
@@ -146,7 +143,7 @@ def train(
     overrides += [f"launch.jobs={jobs}"] if jobs else []
     overrides += [f"launch.threads={threads}"] if threads else []
     overrides += [f"study={_yaml_text(study)}"] if study else []
-    train_command(config, out, overrides=overrides, accept_problems=accept_problems)
+    train_command(config, out, overrides=overrides)
 
 
 def _yaml_text(path: Path) -> str:

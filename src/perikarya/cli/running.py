@@ -12,15 +12,16 @@ from perikarya.cli.screen import RunScreen, console
 from perikarya.config import ExperimentConfig, load_config
 from perikarya.data.integrity import check_study
 from perikarya.data.store import open_study
+from perikarya.experiment.plan import is_settled
 from perikarya.experiment.run import Outcome, evaluate_again, run_experiment
 from perikarya.experiment.status import run_status
 from perikarya.report import build_report
 from perikarya.runs import RunFolder
 
 
-def train_command(config: Path, out: Path, *, overrides: list[str], accept_problems: bool) -> None:
+def train_command(config: Path, out: Path, *, overrides: list[str]) -> None:
     """Run an experiment and write its report; exit code 1 when a task failed."""
-    outcome = train_with_screen(load_config(config, overrides=overrides), out, accept_problems=accept_problems)
+    outcome = train_with_screen(load_config(config, overrides=overrides), out)
     show_results(outcome.results)
     path = write_report(RunFolder(out), outcome.plan.config, outcome.results)
     console.print(f"Report: {path}")
@@ -28,10 +29,10 @@ def train_command(config: Path, out: Path, *, overrides: list[str], accept_probl
         raise typer.Exit(1)
 
 
-def train_with_screen(config: ExperimentConfig, out: Path, *, accept_problems: bool = False) -> Outcome:
+def train_with_screen(config: ExperimentConfig, out: Path) -> Outcome:
     """Run an experiment while drawing its progress, and say what failed."""
     with RunScreen() as screen:
-        outcome = run_experiment(config, out, listener=screen, accept_problems=accept_problems)
+        outcome = run_experiment(config, out, listener=screen)
     if outcome.failed:
         console.print(
             f"[red]{len(outcome.failed)} task(s) failed[/]; the others are evaluated. Their logs: "
@@ -76,8 +77,15 @@ def write_report(run: RunFolder, config: ExperimentConfig, results: dict[str, An
     opened = open_study(Path(config.study))
     check = check_study(opened)
     with console.status("Drawing figures and writing the report"):
-        findings = [{"severity": f.severity, "sentence": f.sentence} for f in check.findings]
-        return build_report(run, opened, config, results, check={"ok": check.ok, "findings": findings})
+        open_ones = [f for f in check.findings if not is_settled(f, config.cv)]
+        findings = [{"severity": f.severity, "sentence": f.sentence} for f in open_ones]
+        return build_report(
+            run,
+            opened,
+            config,
+            results,
+            check={"ok": not any(f.severity == "error" for f in open_ones), "findings": findings},
+        )
 
 
 def show_results(results: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -21,7 +22,8 @@ from rich.progress import (
 from perikarya.experiment.run import RunListener
 from perikarya.launch.local import Event, Job
 
-console = Console(soft_wrap=True, highlight=False)
+# a file or a pipe has no width of its own; tables there are not squeezed into 80 columns
+console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 class RunScreen(RunListener, AbstractContextManager["RunScreen"]):

@@ -41,7 +41,7 @@ _MAGIC = {
 _LABEL_MAP_MAX = 32  # more than two values, all below this: numbers of objects rather than shades
 _ORIENTATION_TAG = 274
 # everything the decoders were seen to raise on damaged files; UserWarning: when warnings are errors
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError, EOFError, OverflowError,
     ZeroDivisionError, MemoryError, NotImplementedError, UserWarning, struct.error, zlib.error, cv2.error,
     tifffile.TiffFileError, Image.DecompressionBombError, Image.DecompressionBombWarning,
@@ -127,7 +127,7 @@ def to_8bit(pixels: Pixels, *, bits: int) -> NDArray[np.uint8]:
 
 
 def _decode(path: Path) -> _Decoded:
-    content = _read_bytes(path)
+    content = read_bytes(path)
     kind = next((name for magic, name in _MAGIC.items() if content.startswith(magic)), None)
     if kind is None:
         raise ImageError("the file is not a PNG, JPEG, TIFF or BMP image, whatever its name says")
@@ -148,12 +148,13 @@ def _decode(path: Path) -> _Decoded:
         raise ImageError(f"the picture has more than {MAX_PIXELS // 10**6} million pixels") from None
     except UnidentifiedImageError:
         raise ImageError(f"the file begins like a {kind} image but is damaged or of an unknown variant") from None
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         reason = str(error).strip().splitlines()
         raise ImageError(f"the {kind} image is damaged or truncated ({reason[0] if reason else error!r})") from None
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """Read a whole image file; raise ``ImageError`` when it is missing, no file or larger than the limit."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -169,7 +170,8 @@ def _read_bytes(path: Path) -> bytes:
         raise ImageError(f"the file cannot be read ({error.strerror})") from None
 
 
-def _check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int) -> None:
+    """Raise ``ImageError`` when a picture has more than ``MAX_PIXELS`` pixels or none."""
     if width * height > MAX_PIXELS:
         raise ImageError(f"the picture is {width} x {height} px; the limit is {MAX_PIXELS // 10**6} million pixels")
     if width < 1 or height < 1:
@@ -177,7 +179,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _check_header(image: Image.Image) -> None:
-    _check_size(*image.size)
+    check_size(*image.size)
     n_frames = getattr(image, "n_frames", 1)
     if n_frames > 1:
         raise ImageError(f"the file holds {n_frames} pages or frames; it is unclear which one is meant")
@@ -215,7 +217,7 @@ def _tiff_is_16_bit(content: bytes) -> bool:
         n_pages = len(tiff.pages)
         page = tiff.pages.first
         n_planes = max(page.imagedepth, int((tiff.imagej_metadata or {}).get("images", 1)))
-        _check_size(page.imagewidth, page.imagelength)
+        check_size(page.imagewidth, page.imagelength)
         if n_pages > 1 or n_planes > 1:
             raise ImageError(f"the file holds {max(n_pages, n_planes)} pages; it is unclear which one is meant")
         ends = [start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=False)]

@@ -7,6 +7,7 @@ drawn over groups, and stratified: the classes are spread over the folds as even
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from perikarya.config import CvConfig
 from perikarya.errors import DataError
@@ -132,7 +135,13 @@ def rows_of(cell_ids: ArrayLike, wanted: ArrayLike) -> NDArray[np.int64]:
     return np.asarray(rows, dtype=np.int64)
 
 
-def plan_folds(cells: pd.DataFrame, *, cv: CvConfig) -> FoldPlan:
+def plan_folds(
+    cells: pd.DataFrame,
+    *,
+    cv: CvConfig,
+    linked: Sequence[tuple[str, str]] = (),
+    left_out: Collection[str] = (),
+) -> FoldPlan:
     """Put every labelled development cell into a fold, whole groups at a time.
 
     The plan depends on the seed and on the cells, not on the order of the rows.
@@ -143,6 +152,10 @@ def plan_folds(cells: pd.DataFrame, *, cv: CvConfig) -> FoldPlan:
         Rows of the cells table (see ``schema.CELL_COLUMNS``).
     cv
         Number of folds, what a group is, and the seed.
+    linked
+        Pairs of cell_id whose groups must share a fold, because both cells show the same picture.
+    left_out
+        The cell_id of cells that take no part, because the external set shows the same picture.
 
     Returns
     -------
@@ -155,7 +168,8 @@ def plan_folds(cells: pd.DataFrame, *, cv: CvConfig) -> FoldPlan:
         If there is nothing to divide, a subject is missing where subjects are asked for, or there are fewer groups
         than folds.
     """
-    used = cells.loc[(cells["set"] == DEVELOPMENT) & cells["label"].notna()].sort_values("cell_id")
+    takes_part = (cells["set"] == DEVELOPMENT) & cells["label"].notna() & ~cells["cell_id"].isin(set(left_out))
+    used = cells.loc[takes_part].sort_values("cell_id")
     if used.empty:
         raise DataError(
             "There is no labelled development cell, so there is nothing to draw folds over.\n"
@@ -164,18 +178,44 @@ def plan_folds(cells: pd.DataFrame, *, cv: CvConfig) -> FoldPlan:
     group_by, warning = _choose_groups(used, cv.group_by)
     column = "cell_id" if group_by == "cell" else group_by
     names, group_of_cell = np.unique(used[column].to_numpy(dtype=str), return_inverse=True)
-    if len(names) < cv.n_folds:
-        raise DataError(_too_few_groups(used, group_by, n_groups=len(names), n_folds=cv.n_folds))
+    n_groups, group_of_cell = _merge_groups(group_of_cell, len(names), used["cell_id"], linked)
+    if n_groups < cv.n_folds:
+        raise DataError(_too_few_groups(used, group_by, n_groups=n_groups, n_folds=cv.n_folds))
     classes, class_of_cell = np.unique(used["label"].to_numpy(dtype=str), return_inverse=True)
-    counts_gc = np.zeros((len(names), len(classes)), dtype=np.int64)
+    counts_gc = np.zeros((n_groups, len(classes)), dtype=np.int64)
     np.add.at(counts_gc, (group_of_cell, class_of_cell), 1)
     rare = _rare_class_sentence(counts_gc, classes.tolist(), group_by, n_folds=cv.n_folds)
-    warning = " ".join(s for s in (warning, rare) if s) or None
+    apart = _separated_sentence(len(names) - n_groups, len(left_out), group_by)
+    warning = " ".join(s for s in (warning, rare, apart) if s) or None
     if warning:
         log.warning("%s", warning)
     fold_of_group = assign_groups(counts_gc, n_folds=cv.n_folds, seed=cv.seed)
     frame = pd.DataFrame({"cell_id": used["cell_id"].astype("string"), "fold": fold_of_group[group_of_cell]})
     return FoldPlan(frame.reset_index(drop=True), group_by, cv.n_folds, cv.seed, warning)
+
+
+def _merge_groups(
+    group_of_cell: NDArray[np.intp], n_groups: int, cell_ids: pd.Series, linked: Sequence[tuple[str, str]]
+) -> tuple[int, NDArray[np.intp]]:
+    """Make one group of all groups that are linked, directly or through others."""
+    rows = pd.Index(cell_ids.astype(object))
+    pairs = rows.get_indexer(pd.Index([cell for pair in linked for cell in pair], dtype=object)).reshape(-1, 2)
+    pairs = pairs[(pairs >= 0).all(axis=1)]  # a partner that takes no part links nothing
+    if len(pairs) == 0:
+        return n_groups, group_of_cell
+    ends = group_of_cell[pairs]
+    links = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(n_groups, n_groups))
+    n_merged, merged_of_group = connected_components(links, directed=False)
+    return int(n_merged), merged_of_group[group_of_cell].astype(np.intp)
+
+
+def _separated_sentence(n_merged: int, n_left_out: int, group_by: str) -> str | None:
+    parts = []
+    if n_left_out:
+        parts.append(f"{n_left_out} development cells whose picture is also in the external set were left out")
+    if n_merged:
+        parts.append(f"{n_merged} groups ({group_by}) that share a picture with another were kept in its fold")
+    return f"{'; '.join(parts)}." if parts else None
 
 
 def assign_groups(counts_gc: NDArray[np.int64], *, n_folds: int, seed: int) -> NDArray[np.int64]:

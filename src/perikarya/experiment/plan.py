@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
-from perikarya.config import ExperimentConfig, ModelConfig, load_config
+from perikarya.config import CvConfig, ExperimentConfig, ModelConfig, load_config
+from perikarya.data.integrity import Finding, check_study
 from perikarya.data.splits import FoldPlan, plan_folds, rows_of
 from perikarya.data.store import OpenStudy, open_study
-from perikarya.errors import RunError
+from perikarya.errors import DataError, RunError
 from perikarya.models.weights import WeightsFile, resolve_weights
 from perikarya.models.zoo import NETWORKS
 from perikarya.runs import RunFolder, TaskKey, write_text
+from perikarya.schema import EXTERNAL
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +82,58 @@ def make_plan(config: ExperimentConfig, run: RunFolder, *, on_gpu: bool) -> Plan
         folds = FoldPlan.load(run.folds)
         rows_of(opened.cells["cell_id"], folds.frame["cell_id"])
     else:
-        folds = plan_folds(opened.cells, cv=config.cv)
+        folds = draw_folds(opened, config.cv)
         folds.save(run.folds)
         write_text(run.config, _with_hash(config, opened))
     return Plan(run=run, config=config, opened=opened, folds=folds, weights=weights)
+
+
+# what the check calls a picture on two sides of a border: mended by where its cells go
+_LINKS = ("duplicate-subjects", "duplicate-images")
+_CROSSES_SETS = "leak-sets"
+_TWO_LABELS = "two-labels"  # wrong in one of its two places, but no leak
+
+
+def draw_folds(opened: OpenStudy, cv: CvConfig) -> FoldPlan:
+    """Check the study and divide its development set; what would leak is refused or separated, as ``cv`` asks.
+
+    Raises
+    ------
+    DataError
+        If the study has problems that would make the figures wrong and that folds cannot mend.
+    """
+    errors = [f for f in check_study(opened).findings if f.severity == "error"]
+    hindrances = [f for f in errors if not is_settled(f, cv)]
+    if hindrances and cv.duplicates != "ignore":
+        raise DataError(_refusal(opened, hindrances))
+    if cv.duplicates == "ignore":
+        plan = plan_folds(opened.cells, cv=cv)
+        ignored = f"{len(errors)} problems found by the study check were ignored, as asked; figures may be too good."
+        return replace(plan, warning=" ".join(s for s in (plan.warning, ignored) if s)) if errors else plan
+    external = set(opened.cells.loc[opened.cells["set"] == EXTERNAL, "cell_id"])
+    left_out = {c for f in errors if f.code == _CROSSES_SETS for c in f.cells if c not in external}
+    linked = [(f.cells[0], f.cells[1]) for f in errors if f.code in _LINKS]
+    return plan_folds(opened.cells, cv=cv, linked=linked, left_out=left_out)
+
+
+def is_settled(finding: Finding, cv: CvConfig) -> bool:
+    """Tell whether the division itself takes care of a finding: same pictures that are kept on one side."""
+    return cv.duplicates == "separate" and finding.code in (*_LINKS, _CROSSES_SETS, _TWO_LABELS)
+
+
+def _refusal(opened: OpenStudy, hindrances: list[Finding]) -> str:
+    listed = "\n".join(f"  {f.sentence}" for f in hindrances[:5])
+    more = f"\n  … and {len(hindrances) - 5} more" if len(hindrances) > 5 else ""
+    mend = "mend the source and import it again"
+    if all(f.code in (*_LINKS, _CROSSES_SETS, _TWO_LABELS) for f in hindrances):
+        mend += (
+            ", or keep the same pictures on one side with --set cv.duplicates=separate (subjects that share a picture "
+            "share a fold; development cells whose picture is external are left out)"
+        )
+    return (
+        f"{opened.root} has {len(hindrances)} problem(s) that would make the figures wrong:\n{listed}{more}\n"
+        f"Fix: see 'perikarya study check {opened.root}'; {mend}."
+    )
 
 
 def _with_hash(config: ExperimentConfig, opened: OpenStudy) -> str:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from perikarya.config import ExperimentConfig
-from perikarya.data.integrity import check_study
 from perikarya.data.store import open_study
-from perikarya.errors import DataError, RunError
+from perikarya.errors import RunError
 from perikarya.evaluate.collect import evaluate_run, write_results
 from perikarya.experiment.plan import Plan, load_run_config, make_plan, task_keys
 from perikarya.launch.local import Event, Job, run_jobs
@@ -43,9 +42,7 @@ class RunListener:
         """Something happened to one job."""
 
 
-def run_experiment(
-    config: ExperimentConfig, out: Path, *, listener: RunListener, accept_problems: bool = False
-) -> Outcome:
+def run_experiment(config: ExperimentConfig, out: Path, *, listener: RunListener) -> Outcome:
     """Run what is missing of an experiment and write ``results.json``.
 
     Parameters
@@ -56,8 +53,6 @@ def run_experiment(
         The run folder; an unfinished run in it is continued.
     listener
         Told of every step.
-    accept_problems
-        Go on although the study has problems that make figures too good; the report then says so.
 
     Raises
     ------
@@ -68,7 +63,6 @@ def run_experiment(
     with lock_run(out) as lock, _logging_to(run.log):
         gpus = _gpus()
         plan = make_plan(config, run, on_gpu=bool(gpus))
-        _refuse_leakage(plan, accept_problems=accept_problems)
         jobs = _jobs(plan)
         listener.planned(jobs, len(plan.tasks) - sum(1 for j in jobs if j.payload["kind"] == "task"))
         failed = _run(plan, jobs, listener, gpus=gpus, lock_fd=lock.fileno()) if jobs else {}
@@ -144,20 +138,6 @@ def _gpus() -> list[str]:
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-
-
-def _refuse_leakage(plan: Plan, *, accept_problems: bool) -> None:
-    report = check_study(plan.opened, folds=plan.folds)
-    errors = [f.sentence for f in report.findings if f.severity == "error"]
-    for sentence in errors:
-        log.warning("%s", sentence)
-    if errors and not accept_problems:
-        listed = "\n".join(f"  {s}" for s in errors[:5])
-        raise DataError(
-            f"{plan.opened.root} has {len(errors)} problem(s) that would make the figures wrong:\n{listed}\n"
-            "Fix: see 'perikarya study check', mend the source and import it again; or go on knowingly with "
-            "--accept-problems."
-        )
 
 
 @contextmanager

@@ -115,6 +115,8 @@ def run_jobs(
     Job id -> why it failed, for the jobs that did.
     """
     env = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    # threads that wait must not spin: on a machine that does other work too, spinning costs many times the work itself
+    env["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
     supervisor = _Supervisor(command, listener, env=env, gpus=gpus, keep_fds=keep_fds, board=_Board(list(jobs)))
     return supervisor.run(n_workers)
 

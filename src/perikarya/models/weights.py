@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # what torch raises on files that are damaged, cut short or hold other things than tensors
-TORCH_LOAD_ERRORS = (
-    pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError,
-)  # fmt: skip
+TORCH_LOAD_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError)
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 

@@ -17,7 +17,7 @@ from perikarya.data.importers.label_files import boxes_of, read_label_map
 from perikarya.errors import DataError, ImportRefusedError
 
 HW = (120, 160)
-CENTRES = ((30, 30), (80, 60), (130, 90))
+CENTRES = ((12, 14), (80, 60), (130, 90))
 
 
 def label_maps(root: Path, *, n_fields: int = 2, dtype: type = np.uint16, suffix: str = "_labels.tif") -> Path:
@@ -141,7 +141,7 @@ BROKEN = {
     "number zero": (edit("label_id", "0"), r"label_id is '0'"),
     "number is a fraction": (edit("label_id", "1.5"), r"label_id is '1.5'"),
     "no number": (edit("label_id", None), r"label_id is ''"),
-    "point on another cell": (edit("x_px", "30"), r"x_px is 30 but outline 2 spans 72 to 89"),
+    "point on another cell": (edit("x_px", "12"), r"x_px is 12 but outline 2 spans 72 to 89"),
     "point is NaN": (edit("y_px", "NaN"), r"y_px is ''"),
     "point is infinite": (edit("y_px", "inf"), r"y_px is 'inf'"),
     "point is a word": (edit("x_px", "left"), r"x_px is 'left'"),

@@ -11,7 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from perikarya.data.images import _DECODER_ERRORS, ImageError, _check_size, _read_bytes
+from perikarya.data.images import DECODER_ERRORS, ImageError, check_size, read_bytes
 
 LABEL_SUFFIXES = ("_labels.tif", "_labels.tiff", "_labels.png")
 _PLAIN_COMPRESSIONS = frozenset({1, 8, 32773, 32946})  # none, deflate, packbits: tifffile decodes them by itself
@@ -38,18 +38,18 @@ def read_label_map(path: Path) -> NDArray[np.uint32]:
     ImageError
         If the file is missing, damaged or something else than whole numbers per pixel; the message is the bare reason.
     """
-    content = _read_bytes(path)
+    content = read_bytes(path)
     try:
         if content.startswith((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")):
             labels = _decode_tiff(content)
         elif content.startswith(b"\x89PNG\r\n\x1a\n"):
-            _check_size(int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big"))
+            check_size(int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big"))
             labels = _decode_plain(content)
         else:
             raise ImageError("the label map is not a TIFF or PNG file, whatever its name says")
     except ImageError:
         raise
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         reason = (str(error).strip().splitlines() or [repr(error)])[0]
         raise ImageError(f"the label map is damaged or truncated ({reason})") from None
     if labels.ndim != 2:
@@ -62,7 +62,7 @@ def _decode_tiff(content: bytes) -> NDArray[np.generic]:
         if len(tiff.pages) != 1:
             raise ImageError(f"the label map holds {len(tiff.pages)} pages; it is unclear which one is meant")
         page = tiff.pages.first
-        _check_size(page.imagewidth, page.imagelength)
+        check_size(page.imagewidth, page.imagelength)
         if page.sampleformat not in (1, 2) or page.bitspersample not in (8, 16, 32):
             raise ImageError(f"the label map holds {page.dtype} values; export whole numbers of 8, 16 or 32 bits")
         if max((a + n for a, n in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0) > len(content):

@@ -285,7 +285,7 @@ def _cut_one(
     box = (slice(y, y + height), slice(x, x + width))
     mask = np.zeros(labels.shape, np.uint8)
     mask[box] = labels[box] == number
-    if sha256 != cell.image_sha256 or cell_digest(sha256, mask[box], offset_xy=(x, y)) != cell.digest:
+    if cell_digest(sha256, mask[box], offset_xy=(x, y)) != cell.digest:
         raise DataError(f"{source / _image_of(cell)} or its label map changed during the import.\nFix: import again.")
     centre_xy = (x + width / 2, y + height / 2)
     return cut_window(rgb_hwc, mask, centre_xy=centre_xy, window_px=settings.window_px, keep_inside=False)

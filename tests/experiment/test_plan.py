@@ -1,0 +1,77 @@
+"""What would leak is refused or kept apart before any training starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.tiny import make_study
+
+from perikarya.config import CvConfig, ModelConfig
+from perikarya.data.store import OpenStudy
+from perikarya.errors import DataError, UnknownNameError
+from perikarya.experiment.plan import draw_folds, resolve_model
+
+
+@pytest.fixture
+def twins(tmp_path: Path) -> OpenStudy:
+    """A study in which animal 0 shares a picture with animal 1, and animal 2 with the external animal 8."""
+    return make_study(tmp_path / "study", copies=((1, 0), (25, 96)))
+
+
+def test_a_picture_of_two_animals_is_refused_and_both_files_are_named(twins: OpenStudy) -> None:
+    with pytest.raises(DataError) as error:
+        draw_folds(twins, CvConfig(n_folds=4))
+    message = str(error.value)
+    for name in ("animal02/1.png", "animal08/0.png", "cv.duplicates=separate"):
+        assert name in message
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_separated_pictures_are_never_on_two_sides(tmp_path: Path, seed: int) -> None:
+    opened = make_study(tmp_path / "study", copies=((12, 1), (36, 25), (26, 97)))
+    plan = draw_folds(opened, CvConfig(n_folds=4, duplicates="separate", seed=seed))
+    fold = dict(zip(plan.frame["cell_id"], plan.frame["fold"], strict=True))
+    ids = opened.cells["cell_id"].tolist()
+    assert fold[ids[12]] == fold[ids[1]]
+    assert fold[ids[36]] == fold[ids[25]]
+    assert ids[26] not in fold
+    assert len(fold) == 8 * 12 - 1
+    assert "1 development cells" in (plan.warning or "")
+    animals = opened.cells.set_index("cell_id")["subject"]
+    folds_of_animal = plan.frame.groupby(plan.frame["cell_id"].map(animals))["fold"].nunique()
+    assert (folds_of_animal == 1).all()
+
+
+def test_ignored_duplicates_are_on_record(twins: OpenStudy) -> None:
+    plan = draw_folds(twins, CvConfig(n_folds=4, duplicates="ignore"))
+    assert "ignored, as asked" in (plan.warning or "")
+
+
+def test_an_animal_in_both_sets_is_refused_even_when_duplicates_are_separated(tmp_path: Path) -> None:
+    opened = make_study(tmp_path / "study")
+    opened.cells.loc[opened.cells.index[-1], "subject"] = "animal00"
+    with pytest.raises(DataError, match="animal00 is in the development and in the external set"):
+        draw_folds(opened, CvConfig(n_folds=4, duplicates="separate"))
+
+
+def test_auto_means_a_head_on_a_cpu_and_fine_tuning_on_a_gpu_or_without_weights() -> None:
+    lite = ModelConfig(name="efficientnet_lite0", arch="efficientnet_lite0")
+    assert resolve_model(lite, on_gpu=False).strategy == "head"
+    assert resolve_model(lite, on_gpu=True).strategy == "finetune"
+    assert resolve_model(lite.model_copy(update={"weights": "none"}), on_gpu=False).strategy == "finetune"
+    assert resolve_model(ModelConfig(name="custom_cnn", arch="custom_cnn"), on_gpu=False).strategy == "finetune"
+    assert resolve_model(lite, on_gpu=False).input_px != resolve_model(lite, on_gpu=True).input_px
+
+
+def test_an_unknown_network_names_the_nearest_one() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'resnet50'"):
+        resolve_model(ModelConfig(name="resnet5", arch="resnet5"), on_gpu=False)
+
+
+def test_the_tiny_study_has_no_twins_of_its_own(tmp_path: Path) -> None:
+    opened = make_study(tmp_path / "study")
+    plan = draw_folds(opened, CvConfig(n_folds=4))
+    assert plan.warning is None
+    assert np.bincount(plan.frame["fold"]).min() > 0
