@@ -1,6 +1,6 @@
 """Head route against fine-tuning the same network: wall time and balanced accuracy of a grouped cross-validation.
 
-    python benchmarks/cross_validation.py [--quick] [--data RBC] [--keep DIR]
+    python benchmarks/cross_validation.py [--quick] [--data RBC] [--folds N] [--keep DIR]
 
 Both are run by ``perikarya train`` on the same study, folds and machine, one after the other; the wall time of the
 head route includes computing the features. Needs real outlined cells (class folders ``development`` and
@@ -30,12 +30,12 @@ def perikarya(*arguments: str) -> float:
     return time.perf_counter() - start
 
 
-def run_route(folder: Path, strategy: str, *, quick: bool) -> dict[str, Any]:
+def run_route(folder: Path, strategy: str, *, n_tested: int, quick: bool) -> dict[str, Any]:
     """Train one strategy and return its wall time and figures."""
     config = {
         "name": f"cross-validation, {strategy}",
         "study": str(folder / "study"),
-        "cv": {"n_folds": 5, "duplicates": "separate", "folds": [0] if quick else None},
+        "cv": {"n_folds": 5, "duplicates": "separate", "folds": list(range(n_tested))},
         "models": [{"name": NETWORK, "strategy": strategy}],
         "train": {"epochs": 2} if quick else {},
     }
@@ -52,6 +52,7 @@ def _with_interval(value: dict[str, Any]) -> str:
 
 
 def _extend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--folds", type=int, default=5, help="how many of the five folds are trained and tested")
     parser.add_argument("--keep", type=Path, help="keep study and runs in this folder")
 
 
@@ -61,11 +62,12 @@ def main() -> None:
     cells = arguments.data / "cells"
     if not cells.is_dir():
         sys.exit(f"There are no cells at {cells}; name the folder above it with --data.")
+    n_tested = 1 if arguments.quick else arguments.folds
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
         source = [str(cells / "development"), "--external", str(cells / "external")]
         import_s = perikarya("study", "import", *source, "--out", str(folder / "study"))
-        routes = {s: run_route(folder, s, quick=arguments.quick) for s in ("head", "finetune")}
+        routes = {s: run_route(folder, s, n_tested=n_tested, quick=arguments.quick) for s in ("head", "finetune")}
     rows = [
         [n, f"{r['wall_s']:.0f}", _with_interval(r["cv"]), _with_interval(r["external"])] for n, r in routes.items()
     ]
@@ -74,6 +76,7 @@ def main() -> None:
     head, tuned = routes["head"], routes["finetune"]
     summary: dict[str, Any] = {
         "quick": arguments.quick,
+        "n_folds_of_5": n_tested,
         "finetune_over_head_wall": round(tuned["wall_s"] / head["wall_s"], 2),
         "head_over_finetune_external": round(head["external"]["mean"] / tuned["external"]["mean"], 4),
         "routes": {

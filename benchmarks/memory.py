@@ -70,7 +70,7 @@ def main() -> None:
             "name": "memory",
             "study": str(study),
             "cv": {"n_folds": 5, "folds": [0]},
-            "models": [{"name": "efficientnet_lite0", "strategy": "head", "input_px": 64}],
+            "models": [{"name": "efficientnet_lite0", "strategy": "head", "input_px": 32}],
             "evaluate": {"n_bootstrap": 200},
         }
         (folder / "memory.yaml").write_text(json.dumps(config))

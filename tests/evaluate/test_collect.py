@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm, t
 from tests.evaluate.test_metrics import overall_by_sklearn, per_class_by_sklearn
 from tests.fake_run import CLASSES, FakeRun, make_fake_run
 
@@ -125,7 +126,9 @@ def test_intervals_are_percentiles_over_resampled_subjects(
     draws = [
         np.mean([np.concatenate([correct[subjects[i]] for i in draw]).mean() for correct in parts]) for draw in taken
     ]
-    expected = np.percentile(draws, [2.5, 97.5])
+    n = len(subjects)
+    tail = 100 * norm.cdf(-np.sqrt(n / (n - 1)) * t.ppf(0.975, n - 1))
+    expected = np.percentile(draws, [tail, 100 - tail])
     np.testing.assert_allclose(results["models"]["alpha"][set_name]["accuracy"]["ci95"], expected, atol=1e-12)
 
 

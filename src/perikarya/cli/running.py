@@ -77,15 +77,11 @@ def write_report(run: RunFolder, config: ExperimentConfig, results: dict[str, An
     opened = open_study(Path(config.study))
     check = check_study(opened)
     with console.status("Drawing figures and writing the report"):
-        open_ones = [f for f in check.findings if not is_settled(f, config.cv)]
-        findings = [{"severity": f.severity, "sentence": f.sentence} for f in open_ones]
-        return build_report(
-            run,
-            opened,
-            config,
-            results,
-            check={"ok": not any(f.severity == "error" for f in open_ones), "findings": findings},
-        )
+        findings = [
+            {"severity": f.severity, "sentence": f.sentence} for f in check.findings if not is_settled(f, config.cv)
+        ]
+        ok = not any(f["severity"] == "error" for f in findings)
+        return build_report(run, opened, config, results, check={"ok": ok, "findings": findings})
 
 
 def show_results(results: dict[str, Any]) -> None:

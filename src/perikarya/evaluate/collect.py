@@ -202,6 +202,8 @@ def _distance(first: Measured, other: Measured, settings: EvaluateConfig) -> dic
         return None
     interval = None
     if first.covered == other.covered and len(first.draws_b):
-        interval = percentile_interval(first.draws_b - other.draws_b, confidence=settings.confidence)
+        interval = percentile_interval(
+            first.draws_b - other.draws_b, confidence=settings.confidence, n_clusters=len(first.covered[1])
+        )
     gap = first.block[RANKED]["mean"] - other.block[RANKED]["mean"]
     return {"mean": gap, "ci95": None if interval is None else list(interval)}

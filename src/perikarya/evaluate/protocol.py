@@ -13,7 +13,7 @@ from perikarya.evaluate.stats import CELL, IMAGE, UNIT_WORDS, interval_unit
 from perikarya.runs import RunFolder, TaskKey
 from perikarya.schema import DEVELOPMENT, EXTERNAL, Study, read_table
 
-FEW_CLUSTERS = 10  # below, percentile intervals are known to be too narrow
+FEW_CLUSTERS = 10  # below, bootstrap intervals are too narrow, expanded or not
 FEW_CELLS = 30  # below, one more error moves recall by over 3 points
 
 
@@ -78,8 +78,8 @@ def describe_protocol(
 
 def _method(unit: str) -> str:
     if unit == CELL:
-        return "Wilson for accuracy, recall and precision; percentile bootstrap over cells for the others"
-    return f"percentile bootstrap over {UNIT_WORDS[unit]}"
+        return "Wilson for accuracy, recall and precision; expanded percentile bootstrap over cells for the others"
+    return f"expanded percentile bootstrap over {UNIT_WORDS[unit]}"
 
 
 def _labelled(cells: pd.DataFrame, set_name: str) -> pd.DataFrame:
@@ -134,7 +134,7 @@ def _set_warnings(set_name: str, unit: str, labelled: pd.DataFrame, everything: 
         )
     elif labelled["subject"].nunique() < FEW_CLUSTERS:
         yield (
-            f"{where[0].upper()}{where[1:]} has {labelled['subject'].nunique()} subjects; percentile intervals over "
+            f"{where[0].upper()}{where[1:]} has {labelled['subject'].nunique()} subjects; intervals over "
             f"fewer than {FEW_CLUSTERS} tend to be too narrow."
         )
     counts = labelled["label"].value_counts()

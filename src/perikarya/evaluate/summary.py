@@ -45,6 +45,7 @@ class _Tallies:
     folds: list[Tally]  # one per network, for the spread
     draws: list[Tally]  # of the parts, with a leading axis of draws; empty without an interval
     unit: str
+    n_clusters: int
     confidence: float
 
     def value(self, metric: Metric, at: int | None) -> dict[str, Any]:
@@ -66,7 +67,9 @@ class _Tallies:
             n = float(np.mean([trials(t)[index] for t in self.parts]))
             interval = wilson_interval(mean, n, confidence=self.confidence)
         elif self.draws:
-            interval = percentile_interval(self.drawn(metric, index), confidence=self.confidence)
+            interval = percentile_interval(
+                self.drawn(metric, index), confidence=self.confidence, n_clusters=self.n_clusters
+            )
         return None if interval is None else list(interval)
 
     def drawn(self, metric: Metric, index: Any) -> Floats:
@@ -119,6 +122,7 @@ def measure(
         folds=[tally_of(p.label_n, p.prob_nk) for p in folds],
         draws=draws,
         unit=unit,
+        n_clusters=clusters.n_clusters,
         confidence=settings.confidence,
     )
     names = covered["cell_id" if unit == CELL else unit].unique()
