@@ -157,3 +157,33 @@ def test_a_weights_choice_that_is_nothing_is_refused(choice: str) -> None:
 
 def test_none_means_random_weights() -> None:
     assert resolve_weights("efficientnet_lite0", "none") == RANDOM
+
+
+def test_weights_of_the_hub_come_from_its_local_cache_without_a_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    asked: list[bool] = []
+
+    def from_cache(name: str, file: str, *, local_files_only: bool = False) -> str:
+        asked.append(local_files_only)
+        return str(stand_in_weights("resnet50", tmp_path).path)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", from_cache)
+    weights = resolve_weights("resnet50", "default")
+    assert asked == [True]
+    assert weights.source == "hub:timm/resnet50.a1_in1k"
+    assert build_network("resnet50", n_classes=2, weights=weights)(crops(2, 64)).shape == (2, 2)
+
+
+def test_a_hub_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def nothing(name: str, file: str, *, local_files_only: bool = False) -> str:
+        raise LocalEntryNotFoundError("no cache, no connection")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", nothing)
+    with pytest.raises(WeightsError, match="hf download timm/resnet50"):
+        resolve_weights("resnet50", "default")

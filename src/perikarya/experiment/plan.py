@@ -63,6 +63,13 @@ def resolve_config(config: ExperimentConfig, *, on_gpu: bool) -> ExperimentConfi
     return config.model_copy(update={"models": tuple(resolve_model(m, on_gpu=on_gpu) for m in config.models)})
 
 
+def look_ahead(config: ExperimentConfig) -> None:
+    """Raise what ``make_plan`` would for a missing study, network or weights, before a run folder is made."""
+    open_study(Path(config.study))
+    for model in config.models:
+        resolve_weights(model.arch, model.weights)
+
+
 def make_plan(config: ExperimentConfig, run: RunFolder, *, on_gpu: bool) -> Plan:
     """Check everything that can be checked before work starts, and write the run's configuration and folds.
 

@@ -15,7 +15,7 @@ from perikarya.config import ExperimentConfig
 from perikarya.data.store import open_study
 from perikarya.errors import RunError
 from perikarya.evaluate.collect import evaluate_run, write_results
-from perikarya.experiment.plan import Plan, load_run_config, make_plan, task_keys
+from perikarya.experiment.plan import Plan, load_run_config, look_ahead, make_plan, task_keys
 from perikarya.launch.local import Event, Job, run_jobs
 from perikarya.models.embed import features_path
 from perikarya.runs import RunFolder, lock_run
@@ -60,6 +60,7 @@ def run_experiment(config: ExperimentConfig, out: Path, *, listener: RunListener
         If settings, study, weights or the run folder are not as they must be, or no task ended well.
     """
     run = RunFolder(out)
+    look_ahead(config)
     with lock_run(out) as lock, _logging_to(run.log):
         gpus = _gpus()
         plan = make_plan(config, run, on_gpu=bool(gpus))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,8 +34,8 @@ from perikarya.train.rows import Fitted, FoldRows
 
 log = logging.getLogger(__name__)
 
-Progress = Any
-Predict = Any
+Progress = Callable[[int, int], None]  # (done, total)
+Predict = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # row numbers -> probabilities
 _TIMED_SINGLE, _TIMED_BATCH = 12, 128  # cells in the two timings
 
 
@@ -194,7 +195,7 @@ def _mix(key: TaskKey) -> int:
     return int(np.random.SeedSequence([key.seed, key.fold]).generate_state(1)[0])
 
 
-def _timings(opened: OpenStudy, from_crops: Predict) -> dict[str, float]:
+def _timings(opened: OpenStudy, from_crops: Callable[[NDArray[np.uint8]], NDArray[np.float32]]) -> dict[str, float]:
     """Time a cell from its crop to its probabilities, in seconds: alone (median) and in a batch, one view."""
     rows = np.arange(min(_TIMED_BATCH, len(opened.cells)))
     crops = opened.read_crops(rows)

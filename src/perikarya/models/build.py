@@ -97,8 +97,8 @@ def _bare(spec: NetworkSpec, *, in_chans: int, n_classes: int) -> nn.Module:
         return spec.build_own(in_chans, n_classes)
     import timm
 
-    network = timm.create_model(spec.timm_name, pretrained=False, in_chans=in_chans, num_classes=n_classes)
-    return network if isinstance(network, nn.Module) else nn.Module()
+    network: nn.Module = timm.create_model(spec.timm_name, pretrained=False, in_chans=in_chans, num_classes=n_classes)
+    return network
 
 
 def _first_conv(backbone: nn.Module) -> str:

@@ -106,6 +106,11 @@ def _hub_file(arch: str, weights: PretrainedWeights) -> Path:
 
     first_way = f"on a machine with internet, run once: hf download {weights.name} model.safetensors"
     try:
+        return Path(hf_hub_download(weights.name, "model.safetensors", local_files_only=True))
+    except LocalEntryNotFoundError:
+        log.warning("Asking the hub for the weights of %s; without internet this takes half a minute to fail.", arch)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # our sentence says what its retries would
+    try:
         return Path(hf_hub_download(weights.name, "model.safetensors"))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise _missing(arch, weights, first_way, f"the hub did not give them ({type(error).__name__})") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def fit_head(
     stop: NDArray[np.int64],
     class_names: tuple[str, ...],
     config: HeadConfig,
-    progress: Any,
+    progress: Callable[[int, int], None],
 ) -> Fitted:
     """Fit the head on the training rows and choose its penalty on the stopping rows.
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from perikarya.data.store import OpenStudy
 
 Rows = NDArray[np.int64]
 
@@ -27,15 +25,13 @@ class FoldRows:
 class Fitted:
     """A trained network or head, and how it got there.
 
-    ``history`` has one mapping per epoch (or per penalty); ``tensors`` holds what goes into ``model.safetensors``;
-    ``predict`` maps row numbers to probabilities, shape (n, n_classes).
+    ``history`` has one mapping per epoch (or per penalty); ``tensors`` holds what goes into ``model.safetensors``.
     """
 
     history: list[dict[str, float]]
     best_epoch: int
     tensors: dict[str, Any]
     n_params: int
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def loss_and_accuracy(
@@ -64,8 +60,3 @@ def class_weights(label_n: NDArray[np.int64], n_classes: int, *, method: str) ->
     weights = np.zeros(n_classes)
     weights[present] = len(label_n) / (present.sum() * counts[present])
     return weights.astype(np.float32)
-
-
-def n_rows(opened: OpenStudy) -> int:
-    """Return the number of cells of a study."""
-    return len(opened.cells)
