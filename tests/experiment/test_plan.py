@@ -75,3 +75,23 @@ def test_the_tiny_study_has_no_twins_of_its_own(tmp_path: Path) -> None:
     plan = draw_folds(opened, CvConfig(n_folds=4))
     assert plan.warning is None
     assert np.bincount(plan.frame["fold"]).min() > 0
+
+
+def test_the_warning_of_the_folds_reaches_the_results(tmp_path: Path) -> None:
+    """Folds over cells, when asked for, are told to every reader of the results and the report."""
+    from perikarya.config import ExperimentConfig
+    from perikarya.experiment.run import RunListener, run_experiment
+
+    make_study(tmp_path / "study")
+    config = ExperimentConfig.model_validate(
+        {
+            "name": "over cells",
+            "study": str(tmp_path / "study"),
+            "cv": {"n_folds": 3, "group_by": "cell", "folds": [0]},
+            "models": [{"name": "cnn", "arch": "custom_cnn", "input_px": 32}],
+            "train": {"epochs": 1, "tta_views": 1},
+            "evaluate": {"n_bootstrap": 100},
+        }
+    )
+    outcome = run_experiment(config, tmp_path / "run", listener=RunListener())
+    assert any("Folds are drawn over single cells" in w for w in outcome.results["protocol"]["warnings"])

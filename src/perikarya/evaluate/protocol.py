@@ -9,7 +9,7 @@ import pandas as pd
 
 from perikarya.config import ExperimentConfig
 from perikarya.evaluate.outputs import TaskOutput
-from perikarya.evaluate.stats import CELL, IMAGE, UNIT_WORDS, interval_unit
+from perikarya.evaluate.stats import CELL, UNIT_WORDS, interval_unit
 from perikarya.runs import RunFolder, TaskKey
 from perikarya.schema import DEVELOPMENT, EXTERNAL, Study, read_table
 
@@ -71,7 +71,7 @@ def describe_protocol(
         "n_bootstrap": config.evaluate.n_bootstrap,
         "confidence": config.evaluate.confidence,
         "bootstrap_seed": config.evaluate.seed,
-        "warnings": list(dict.fromkeys(_warnings(config, plan, outputs, cells, units, missing))),
+        "warnings": list(dict.fromkeys(_warnings(plan, outputs, cells, units, missing))),
         "incomplete": [str(key) for key in missing],
     }
 
@@ -89,11 +89,14 @@ def _labelled(cells: pd.DataFrame, set_name: str) -> pd.DataFrame:
 def _fold_plan(run: RunFolder) -> dict[str, Any]:
     _, meta = read_table(run.folds, what="the fold plan")
     n_folds = meta.get("n_folds")
-    return {"group_by": meta.get("group_by"), "n_folds": int(n_folds) if n_folds else None}
+    return {
+        "group_by": meta.get("group_by"),
+        "n_folds": int(n_folds) if n_folds else None,
+        "warning": meta.get("warning"),
+    }
 
 
 def _warnings(
-    config: ExperimentConfig,
     plan: dict[str, Any],
     outputs: Sequence[TaskOutput],
     cells: pd.DataFrame,
@@ -105,24 +108,13 @@ def _warnings(
             f"{len(missing)} of {len(missing) + len(outputs)} trainings have not finished; "
             "the numbers below are those of the others and will change."
         )
-    if plan["group_by"] == CELL and config.cv.scheme == "kfold":
-        yield (
-            "Folds were drawn over cells: cells of one image or animal were in training and in test. "
-            "Cross-validated scores are too good; only the external set tells how new animals would fare."
-        )
-    elif plan["group_by"] == IMAGE and config.cv.scheme == "kfold":
-        yield (
-            "Folds were drawn over images, for the animals are not known: images of one animal may be in training "
-            "and in test, and cross-validated scores may be too good."
-        )
+    if plan["warning"]:
+        yield plan["warning"]  # drawn over cells or images, subjects merged, cells left out: the plan knows
     for set_name, column_set in (("cv", DEVELOPMENT), ("external", EXTERNAL)):
         if set_name in units:
             yield from _set_warnings(
                 set_name, units[set_name], _labelled(cells, column_set), cells[cells["set"] == column_set]
             )
-    for output in outputs:
-        if output.result.get("fold_warning"):
-            yield str(output.result["fold_warning"])
 
 
 def _set_warnings(set_name: str, unit: str, labelled: pd.DataFrame, everything: pd.DataFrame) -> Iterator[str]:

@@ -77,7 +77,7 @@ def plot_scopes(scopes: Mapping[str, Any], class_names: tuple[str, ...]) -> Figu
     columns = [("Accuracy", [{"external": b["accuracy"]} for b in scopes.values()], INK)]
     for name, colour in zip(class_names, class_colours(len(class_names)), strict=True):
         values = [{"external": b["per_class"][name]["recall"]} for b in scopes.values()]
-        columns.append((f"Recall: {shorten(name, 13)}", values, colour))
+        columns.append((f"Recall:\n{shorten(name, 16)}", values, colour))
     for ax, (title, values, colour) in zip(axes.flat, columns, strict=False):
         _dots(ax, values, colour=colour, filled=True)
         ax.set_title(title)

@@ -115,8 +115,9 @@ def plot_mistakes(opened: OpenStudy, mistakes: list[Mistake], *, n_cols: int = 6
     for ax, mistake, crop in zip(axes.flat, mistakes, crops, strict=False):
         ax.imshow(outlined(crop, size_px=240), interpolation="antialiased")
         ax.set_title(
-            f"{shorten(names[mistake.true], 20)}\n→ {shorten(names[mistake.predicted], 11)} {mistake.probability:.2f}",
-            fontsize=7, color=colours[mistake.predicted], fontweight="normal", pad=2,
+            f"{shorten(names[mistake.true], 20)}\n"
+            f"→ {shorten(names[mistake.predicted], 13)} {100 * mistake.probability:.0f} %",
+            fontsize=6.5, color=colours[mistake.predicted], fontweight="normal", pad=2,
         )  # fmt: skip
         cell = opened.cells.iloc[mistake.row]
         where = [str(cell[c]) for c in ("subject", "image_id") if isinstance(cell[c], str)]
