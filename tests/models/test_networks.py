@@ -101,8 +101,9 @@ def test_a_mask_channel_learns_when_it_starts_at_zero(tmp_path: Path) -> None:
     assert network.backbone.conv_stem.weight.grad[:, 3].abs().max() > 0
 
 
-def test_a_stem_that_is_no_plain_convolution_is_refused() -> None:
-    network = torch.nn.Sequential(torch.nn.Linear(3, 3))
+@pytest.mark.parametrize("layer", [torch.nn.Linear(3, 3), torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(3, 3, 3, groups=3)])
+def test_a_stem_that_is_no_plain_convolution_on_rgb_is_refused(layer: torch.nn.Module) -> None:
+    network = torch.nn.Sequential(layer)
     with pytest.raises(ConfigError, match="not a plain convolution"):
         widen_stem(network, first_conv="0", mask_init="zero")
 
