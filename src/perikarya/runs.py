@@ -117,6 +117,11 @@ class RunFolder:
         return self.root / "folds.parquet"
 
     @property
+    def check(self) -> Path:
+        """What the check of the study found when the run was planned."""
+        return self.root / "check.json"
+
+    @property
     def results(self) -> Path:
         """The numbers other programs read."""
         return self.root / "results.json"

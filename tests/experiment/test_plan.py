@@ -9,9 +9,15 @@ import pytest
 from tests.tiny import make_study
 
 from perikarya.config import CvConfig, ModelConfig
+from perikarya.data.integrity import check_study
+from perikarya.data.splits import FoldPlan
 from perikarya.data.store import OpenStudy
 from perikarya.errors import DataError, UnknownNameError
 from perikarya.experiment.plan import draw_folds, resolve_model
+
+
+def draw(opened: OpenStudy, cv: CvConfig) -> FoldPlan:
+    return draw_folds(opened, cv, check_study(opened).findings)
 
 
 @pytest.fixture
@@ -22,7 +28,7 @@ def twins(tmp_path: Path) -> OpenStudy:
 
 def test_a_picture_of_two_animals_is_refused_and_both_files_are_named(twins: OpenStudy) -> None:
     with pytest.raises(DataError) as error:
-        draw_folds(twins, CvConfig(n_folds=4))
+        draw(twins, CvConfig(n_folds=4))
     message = str(error.value)
     for name in ("animal02/1.png", "animal08/0.png", "cv.duplicates=separate"):
         assert name in message
@@ -31,7 +37,7 @@ def test_a_picture_of_two_animals_is_refused_and_both_files_are_named(twins: Ope
 @pytest.mark.parametrize("seed", range(5))
 def test_separated_pictures_are_never_on_two_sides(tmp_path: Path, seed: int) -> None:
     opened = make_study(tmp_path / "study", copies=((12, 1), (36, 25), (26, 97)))
-    plan = draw_folds(opened, CvConfig(n_folds=4, duplicates="separate", seed=seed))
+    plan = draw(opened, CvConfig(n_folds=4, duplicates="separate", seed=seed))
     fold = dict(zip(plan.frame["cell_id"], plan.frame["fold"], strict=True))
     ids = opened.cells["cell_id"].tolist()
     assert fold[ids[12]] == fold[ids[1]]
@@ -45,7 +51,7 @@ def test_separated_pictures_are_never_on_two_sides(tmp_path: Path, seed: int) ->
 
 
 def test_ignored_duplicates_are_on_record(twins: OpenStudy) -> None:
-    plan = draw_folds(twins, CvConfig(n_folds=4, duplicates="ignore"))
+    plan = draw(twins, CvConfig(n_folds=4, duplicates="ignore"))
     assert "ignored, as asked" in (plan.warning or "")
 
 
@@ -53,7 +59,7 @@ def test_an_animal_in_both_sets_is_refused_even_when_duplicates_are_separated(tm
     opened = make_study(tmp_path / "study")
     opened.cells.loc[opened.cells.index[-1], "subject"] = "animal00"
     with pytest.raises(DataError, match="animal00 is in the development and in the external set"):
-        draw_folds(opened, CvConfig(n_folds=4, duplicates="separate"))
+        draw(opened, CvConfig(n_folds=4, duplicates="separate"))
 
 
 def test_auto_means_a_head_on_a_cpu_and_fine_tuning_on_a_gpu_or_without_weights() -> None:
@@ -72,7 +78,7 @@ def test_an_unknown_network_names_the_nearest_one() -> None:
 
 def test_the_tiny_study_has_no_twins_of_its_own(tmp_path: Path) -> None:
     opened = make_study(tmp_path / "study")
-    plan = draw_folds(opened, CvConfig(n_folds=4))
+    plan = draw(opened, CvConfig(n_folds=4))
     assert plan.warning is None
     assert np.bincount(plan.frame["fold"]).min() > 0
 

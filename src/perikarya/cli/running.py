@@ -10,9 +10,8 @@ from rich.table import Table
 
 from perikarya.cli.screen import RunScreen, console
 from perikarya.config import ExperimentConfig, load_config
-from perikarya.data.integrity import check_study
 from perikarya.data.store import open_study
-from perikarya.experiment.plan import is_settled
+from perikarya.experiment.plan import open_findings
 from perikarya.experiment.run import Outcome, evaluate_again, run_experiment
 from perikarya.experiment.status import run_status
 from perikarya.report import build_report
@@ -75,12 +74,9 @@ def report_command(run: Path, study: Path | None) -> None:
 def write_report(run: RunFolder, config: ExperimentConfig, results: dict[str, Any]) -> Path:
     """Draw the figures and write the page; return its path."""
     opened = open_study(Path(config.study))
-    check = check_study(opened)
+    findings = [{"severity": f.severity, "sentence": f.sentence} for f in open_findings(run, config)]
+    ok = not any(f["severity"] == "error" for f in findings)
     with console.status("Drawing figures and writing the report"):
-        findings = [
-            {"severity": f.severity, "sentence": f.sentence} for f in check.findings if not is_settled(f, config.cv)
-        ]
-        ok = not any(f["severity"] == "error" for f in findings)
         return build_report(run, opened, config, results, check={"ok": ok, "findings": findings})
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -15,7 +16,7 @@ from perikarya.data.store import OpenStudy, open_study
 from perikarya.errors import DataError, RunError
 from perikarya.models.weights import WeightsFile, resolve_weights
 from perikarya.models.zoo import NETWORKS
-from perikarya.runs import RunFolder, TaskKey, write_text
+from perikarya.runs import RunFolder, TaskKey, read_json, write_json, write_text
 from perikarya.schema import EXTERNAL
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,9 @@ def make_plan(config: ExperimentConfig, run: RunFolder, *, on_gpu: bool) -> Plan
         folds = FoldPlan.load(run.folds)
         rows_of(opened.cells["cell_id"], folds.frame["cell_id"])
     else:
-        folds = draw_folds(opened, config.cv)
+        findings = check_study(opened).findings
+        folds = draw_folds(opened, config.cv, findings)
+        write_json(run.check, [asdict(finding) for finding in findings])
         folds.save(run.folds)
         write_text(run.config, _with_hash(config, opened))
     return Plan(run=run, config=config, opened=opened, folds=folds, weights=weights)
@@ -101,15 +104,15 @@ _CROSSES_SETS = "leak-sets"
 _TWO_LABELS = "two-labels"  # wrong in one of its two places, but no leak
 
 
-def draw_folds(opened: OpenStudy, cv: CvConfig) -> FoldPlan:
-    """Check the study and divide its development set; what would leak is refused or separated, as ``cv`` asks.
+def draw_folds(opened: OpenStudy, cv: CvConfig, findings: Sequence[Finding]) -> FoldPlan:
+    """Divide the development set; what the check found to leak is refused or separated, as ``cv`` asks.
 
     Raises
     ------
     DataError
         If the study has problems that would make the figures wrong and that folds cannot mend.
     """
-    errors = [f for f in check_study(opened).findings if f.severity == "error"]
+    errors = [f for f in findings if f.severity == "error"]
     hindrances = [f for f in errors if not is_settled(f, cv)]
     if hindrances and cv.duplicates != "ignore":
         raise DataError(_refusal(opened, hindrances))
@@ -141,6 +144,13 @@ def _refusal(opened: OpenStudy, hindrances: list[Finding]) -> str:
         f"{opened.root} has {len(hindrances)} problem(s) that would make the figures wrong:\n{listed}{more}\n"
         f"Fix: see 'perikarya study check {opened.root}'; {mend}."
     )
+
+
+def open_findings(run: RunFolder, config: ExperimentConfig) -> list[Finding]:
+    """Return what the check found when the run was planned, without what the folds have settled."""
+    rows = read_json(run.check, what="what the study check found")
+    findings = [Finding(**{**row, "cells": tuple(row["cells"])}) for row in rows]
+    return [f for f in findings if not is_settled(f, config.cv)]
 
 
 def _with_hash(config: ExperimentConfig, opened: OpenStudy) -> str:
