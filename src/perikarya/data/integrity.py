@@ -75,6 +75,7 @@ def check_study(opened: OpenStudy, *, folds: FoldPlan | None = None) -> CheckRep
         *_on_classes(opened, labels, folds),
         *_on_masks(opened, facts),
     ]
+    opened.give_pages_back()
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))  # stable
     return CheckReport(opened.study.name, tuple(findings), _counts(opened))
 

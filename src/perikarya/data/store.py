@@ -153,10 +153,14 @@ class OpenStudy:
     def read_crops(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Copy some crops out of the map, shape (len(rows), window_px, window_px, 4), and give the pages back."""
         out = np.ascontiguousarray(self.crops[rows])
+        self.give_pages_back()
+        return out
+
+    def give_pages_back(self) -> None:
+        """Let go of what was read through the map; else a pass over a large study counts as this process's memory."""
         mapped = getattr(self.crops, "_mmap", None)
         if mapped is not None:
-            mapped.madvise(mmap.MADV_DONTNEED)  # else a pass over a large study counts as memory of this process
-        return out
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def open_study(root: Path) -> OpenStudy:
