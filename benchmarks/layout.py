@@ -52,10 +52,10 @@ def main() -> None:
     """Compare the layouts on every network of the zoo that fits."""
     arguments = parse_arguments(__doc__)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    repeats = 2 if arguments.quick else 7
+    repeats, batch = (2, 4) if arguments.quick else (7, BATCH)
     rows, ratios = [], {}
     for arch, side in NETWORKS.items():
-        x_nchw = torch.randint(0, 256, (BATCH, side, side, 4), dtype=torch.uint8).permute(0, 3, 1, 2)
+        x_nchw = torch.randint(0, 256, (batch, side, side, 4), dtype=torch.uint8).permute(0, 3, 1, 2)
         last = build_network(arch, n_classes=5).to(memory_format=torch.channels_last)
         first = ChannelsFirst(build_network(arch, n_classes=5))
         for phase, train in (("training", True), ("inference", False)):
@@ -66,7 +66,7 @@ def main() -> None:
             wall_s = interleaved(contestants, repeats=repeats, warm_up=2)
             gain = ratio(wall_s["first"], wall_s["last"])
             ratios[f"{arch} {phase}"] = round(gain, 2)
-            speeds = [BATCH / sorted(wall_s[name])[repeats // 2] for name in ("last", "first")]
+            speeds = [batch / sorted(wall_s[name])[repeats // 2] for name in ("last", "first")]
             rows.append([arch, side, phase, *speeds, gain])
     print_table(["network", "px", "phase", "channels-last, cells/s", "channels-first", "ratio"], rows)
     print_json("layout", quick=arguments.quick, channels_last_over_first=ratios)
