@@ -32,13 +32,12 @@ def run_status(run: RunFolder) -> list[TaskStatus]:
 
 
 def _status(run: RunFolder, key: TaskKey) -> TaskStatus:
-    folder = run.task(key)
     if run.task_is_done(key):
         return TaskStatus(key, "done")
     last = _last_error(run, key)
     if last:
         return TaskStatus(key, "failed", last)
-    if (folder / "state.pt").exists() or folder.is_dir():
+    if run.task(key).is_dir():
         return TaskStatus(key, "interrupted", "goes on with the same command, or is running")
     return TaskStatus(key, "waiting")
 
