@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from perikarya.config import Fraction, Settings
+from perikarya.settings import Fraction, Settings
 from perikarya.schema import DEVELOPMENT, EXTERNAL
 
 CLASS_NAMES = ("normal", "intermediate", "pyknotic")
