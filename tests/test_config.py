@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from perikarya.config import ExperimentConfig, load_config
+from perikarya.config import AUGMENT_PRESETS, AugmentConfig, ExperimentConfig, load_config
 from perikarya.errors import ConfigError
 from perikarya.models.zoo import NETWORKS
 
@@ -84,3 +85,31 @@ def test_an_override_that_hits_nothing_is_refused(item: str, tmp_path: Path) -> 
     path.write_text("name: x\nstudy: s\nmodels: [custom_cnn]\n")
     with pytest.raises(ConfigError):
         load_config(path, overrides=[item])
+
+
+def test_a_star_sets_a_value_in_every_model(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("name: x\nstudy: s\nmodels: [custom_cnn, {name: resnet50, weights: default}]\n")
+    config = load_config(path, overrides=["models.*.weights=none", "models.*.train.epochs=2"])
+    assert [m.weights for m in config.models] == ["none", "none"]
+    assert [config.train_of(m).epochs for m in config.models] == [2, 2]
+
+
+def test_a_preset_fills_in_what_is_not_written_out(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "name: x\nstudy: s\naugment: {preset: none, gamma: 0.1}\n"
+        "models: [custom_cnn, {name: resnet50, augment: {preset: strong, noise: 0.5}}]\n"
+    )
+    config = load_config(path)
+    assert (config.augment.flip, config.augment.gamma, config.augment.noise) == (False, 0.1, 0.0)
+    strong = config.augment_of(config.models[1])
+    assert strong == AugmentConfig.model_validate({"preset": "strong", "noise": 0.5})
+    assert strong.flip
+    assert strong.gamma == AUGMENT_PRESETS["strong"]["gamma"]
+    assert load_config_of(config) == config
+
+
+def load_config_of(config: ExperimentConfig) -> ExperimentConfig:
+    """Write a configuration and read it back, as a run folder does."""
+    return ExperimentConfig.model_validate(yaml.safe_load(config.dump()))

@@ -119,7 +119,9 @@ def _override(base: S, changes: dict[str, Any], where: str) -> S:
 
 
 def load_config(path: Path, *, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Read an experiment from YAML and apply ``key=value`` overrides (``train.epochs=3``, ``models.0.strategy=head``).
+    """Read an experiment from YAML and apply ``key=value`` overrides.
+
+    ``train.epochs=3`` changes one value, ``models.0.strategy=head`` one model, ``models.*.weights=none`` all of them.
 
     Raises
     ------
@@ -150,9 +152,14 @@ def _apply_override(content: dict[str, Any], item: str) -> None:
     except yaml.YAMLError:
         raise ConfigError(f"--set {key}: '{text}' is not a YAML value.") from None
     *parents, last = key.strip().split(".")
-    node: Any = content
+    nodes: list[Any] = [content]
     for part in parents:
-        node = _child(node, part, item)
+        nodes = [child for node in nodes for child in _children(node, part, item)]
+    for node in nodes:
+        _set_in(node, last, value, item=item, parents=parents)
+
+
+def _set_in(node: Any, last: str, value: Any, *, item: str, parents: list[str]) -> None:
     if isinstance(node, list):
         if not last.isdigit() or int(last) >= len(node):
             raise ConfigError(f"--set {item}: '{last}' is not a position in a list of {len(node)}.")
@@ -163,13 +170,16 @@ def _apply_override(content: dict[str, Any], item: str) -> None:
         raise ConfigError(f"--set {item}: '{'.'.join(parents)}' is a single value; it has no '{last}'.")
 
 
-def _child(node: Any, part: str, item: str) -> Any:
-    if isinstance(node, list) and part.isdigit() and int(part) < len(node):
-        if isinstance(node[int(part)], str):  # a model given by its bare name
-            node[int(part)] = {"name": node[int(part)]}
-        return node[int(part)]
+def _children(node: Any, part: str, item: str) -> list[Any]:
+    """Return what a part of a key names: one child, or every element of a list for ``*``."""
+    if isinstance(node, list) and (part == "*" or (part.isdigit() and int(part) < len(node))):
+        places = range(len(node)) if part == "*" else [int(part)]
+        for i in places:
+            if isinstance(node[i], str):  # a model given by its bare name
+                node[i] = {"name": node[i]}
+        return [node[i] for i in places]
     if isinstance(node, dict):
         if node.get(part) is None:
             node[part] = {}
-        return node[part]
+        return [node[part]]
     raise ConfigError(f"--set {item}: there is no '{part}' to set something in.")

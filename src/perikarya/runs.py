@@ -177,6 +177,24 @@ def lock_run(root: Path) -> Iterator[IO[str]]:
         yield handle
 
 
+@contextmanager
+def logging_to(path: Path, *, logger: str = "") -> Iterator[None]:
+    """Append what is logged meanwhile, from INFO up, to a file; ``logger`` names whose words, by default everyone's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    source = logging.getLogger(logger)
+    level = source.level
+    source.addHandler(handler)
+    source.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        source.removeHandler(handler)
+        source.setLevel(level)
+        handler.close()
+
+
 def _try_lock(handle: IO[str], *, patience_s: float) -> bool:
     deadline = time.monotonic() + patience_s
     while True:

@@ -57,9 +57,8 @@ class TrainConfig(Settings):
     warmup: Fraction = 0.25  # share of all steps in which the learning rate rises from nearly 0; cosine to 0 after
     patience: Annotated[int, Field(ge=1)] = 12  # epochs without a better validation loss
     grad_clip: Annotated[float, Field(gt=0)] | None = 5.0  # largest norm of the gradient
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = (
-        0.0  # moving average of the weights, which is judged and kept
-    )
+    # moving average of the weights, judged and kept in their place; 0: none
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     # ordinal: CORN, continuation ratios in the order of the study's classes (Shi, Cao & Raschka 2023)
     loss: Literal["cross-entropy", "focal", "ordinal"] = "cross-entropy"
     focal_gamma: NonNegative = 2.0  # how much the focal loss favours cells that are still wrong
@@ -105,8 +104,8 @@ AUGMENT_PRESETS: dict[str, dict[str, Any]] = {
     },
     "standard": {},
     "strong": {
-        "scale": 0.25, "shear_deg": 10.0, "translate": 0.08, "brightness": 0.25, "contrast": 0.25, "saturation": 0.25,
-        "gamma": 0.2, "blur_sigma_px": 1.0, "noise": 0.03, "stain": 0.15, "elastic": 0.03, "cutout": 0.5, "cutmix": 1.0,
+        "scale": 0.15, "shear_deg": 5.0, "translate": 0.08, "brightness": 0.2, "contrast": 0.2, "saturation": 0.25,
+        "gamma": 0.2, "blur_sigma_px": 1.0, "noise": 0.03, "stain": 0.15, "elastic": 0.05, "cutout": 0.5, "cutmix": 1.0,
         "mix_share": 0.5,
     },
 }  # fmt: skip
@@ -122,7 +121,7 @@ class AugmentConfig(Settings):
     preset: Literal["none", "study", "standard", "strong"] = "standard"
     flip: bool = True
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = 180.0
-    scale: Fraction = 0.15  # 0.15: between 1/1.15 and 1.15 times the size
+    scale: Fraction = 0.05  # 0.05: between 1/1.05 and 1.05 times the size, which tells classes apart
     shear_deg: Annotated[float, Field(ge=0, le=45)] = 0.0
     translate: Fraction = 0.05  # of the window
     elastic: Annotated[float, Field(ge=0, le=0.2)] = 0.0  # largest smooth displacement, share of the window
@@ -146,6 +145,9 @@ class AugmentConfig(Settings):
         return value
 
 
+SMOTE_FAMILY = ("smote", "borderline-smote-1", "borderline-smote-2", "svm-smote", "adasyn", "smote-tomek", "smote-enn")
+
+
 class ResampleConfig(Settings):
     """How training rows are balanced over the classes; never touches held-out rows.
 
@@ -160,9 +162,7 @@ class ResampleConfig(Settings):
     ] = "none"  # fmt: skip
     space: Literal["auto", "pixels", "features"] = "auto"  # auto: features for a head, pixels for fine-tuning
     neighbours: Annotated[int, Field(ge=1, le=50)] = 5  # of the SMOTE family; fewer where a class is smaller
-    px: Annotated[int, Field(ge=16, le=512)] | None = (
-        None  # side for SMOTE in pixels; None: the window's
-    )
+    px: Annotated[int, Field(ge=16, le=512)] | None = None  # side for SMOTE in pixels; None: the window's
 
 
 class EvaluateConfig(Settings):

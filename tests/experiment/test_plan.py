@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from tests.tiny import make_study
 
-from perikarya.config import CvConfig, ModelConfig
+from perikarya.config import CvConfig, ExperimentConfig
 from perikarya.data.integrity import check_study
 from perikarya.data.splits import FoldPlan
 from perikarya.data.store import OpenStudy
-from perikarya.errors import DataError, UnknownNameError
-from perikarya.experiment.plan import draw_folds, resolve_model
+from perikarya.errors import ConfigError, DataError
+from perikarya.experiment.plan import draw_folds, find_sources
 
 
 def draw(opened: OpenStudy, cv: CvConfig) -> FoldPlan:
@@ -62,20 +62,6 @@ def test_an_animal_in_both_sets_is_refused_even_when_duplicates_are_separated(tm
         draw(opened, CvConfig(n_folds=4, duplicates="separate"))
 
 
-def test_auto_means_a_head_on_a_cpu_and_fine_tuning_on_a_gpu_or_without_weights() -> None:
-    lite = ModelConfig(name="efficientnet_lite0", arch="efficientnet_lite0")
-    assert resolve_model(lite, on_gpu=False).strategy == "head"
-    assert resolve_model(lite, on_gpu=True).strategy == "finetune"
-    assert resolve_model(lite.model_copy(update={"weights": "none"}), on_gpu=False).strategy == "finetune"
-    assert resolve_model(ModelConfig(name="custom_cnn", arch="custom_cnn"), on_gpu=False).strategy == "finetune"
-    assert resolve_model(lite, on_gpu=False).input_px != resolve_model(lite, on_gpu=True).input_px
-
-
-def test_an_unknown_network_names_the_nearest_one() -> None:
-    with pytest.raises(UnknownNameError, match="Did you mean 'resnet50'"):
-        resolve_model(ModelConfig(name="resnet5", arch="resnet5"), on_gpu=False)
-
-
 def test_the_tiny_study_has_no_twins_of_its_own(tmp_path: Path) -> None:
     opened = make_study(tmp_path / "study")
     plan = draw(opened, CvConfig(n_folds=4))
@@ -101,3 +87,20 @@ def test_the_warning_of_the_folds_reaches_the_results(tmp_path: Path) -> None:
     )
     outcome = run_experiment(config, tmp_path / "run", listener=RunListener())
     assert any("Folds are drawn over single cells" in w for w in outcome.results["protocol"]["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ({"strategy": "lora"}, "attention"),
+        ({"strategy": "head-then-finetune", "train": {"epochs": 2, "head_epochs": 2}}, "epoch"),
+        ({"strategy": "finetune", "train": {"last_blocks": 99}}, "blocks"),
+    ],
+)
+def test_what_a_network_cannot_do_is_told_before_work_starts(
+    model: dict[str, object], sentence: str, tmp_path: Path
+) -> None:
+    opened = make_study(tmp_path / "study")
+    content = {"name": "x", "study": str(opened.root), "models": [{"name": "custom_cnn", **model}]}
+    with pytest.raises(ConfigError, match=sentence):
+        find_sources(ExperimentConfig.model_validate(content))

@@ -16,7 +16,7 @@ import pytest
 from tests.tiny import make_study
 
 from perikarya.config import ExperimentConfig
-from perikarya.errors import RunError
+from perikarya.errors import DataError, RunError
 from perikarya.experiment.run import RunListener, run_experiment
 from perikarya.experiment.status import run_status
 from perikarya.launch.local import Event
@@ -171,3 +171,10 @@ def test_a_task_that_fails_leaves_its_reason_and_the_others_go_on(study: Path, t
 def test_several_jobs_give_the_numbers_of_one(undisturbed: Path, study: Path, tmp_path: Path) -> None:
     run_experiment(config(study, launch={"jobs": 2, "threads": 1}), tmp_path / "run", listener=RunListener())
     assert fingerprint(tmp_path / "run") == fingerprint(undisturbed)
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tmp_path: Path) -> None:
+    twins = make_study(tmp_path / "study", copies=((100, 0),))
+    with pytest.raises(DataError, match="problem"):
+        run_experiment(config(twins.root), tmp_path / "run", listener=RunListener())
+    assert not (tmp_path / "run").exists()

@@ -61,17 +61,20 @@ def test_a_second_call_computes_nothing(opened: OpenStudy) -> None:
     assert features.dtype == np.float16
 
 
-def test_the_cache_is_keyed_by_data_weights_network_and_size(opened: OpenStudy, tmp_path: Path) -> None:
+def test_the_cache_is_keyed_by_data_weights_network_size_and_channels(opened: OpenStudy, tmp_path: Path) -> None:
     other_weights = WeightsFile(tmp_path / "w", "file", "", "abc")
     other_study = make_study(tmp_path / "other", seed=1)
+    of = {"arch": ARCH, "weights": RANDOM, "input_px": SIDE}
     paths = {
         features_path(opened, arch=ARCH, weights=RANDOM, input_px=SIDE).name,
         features_path(opened, arch=ARCH, weights=other_weights, input_px=SIDE).name,
         features_path(opened, arch="resnet50", weights=RANDOM, input_px=SIDE).name,
         features_path(opened, arch=ARCH, weights=RANDOM, input_px=SIDE + 16).name,
         features_path(other_study, arch=ARCH, weights=RANDOM, input_px=SIDE).name,
+        *(features_path(opened, **of, channels=c).name for c in ("rgb", "mask", "masked-rgb")),
     }
-    assert len(paths) == 5
+    assert len(paths) == 8
+    assert features_path(opened, **of, channels="rgb+mask").name in paths
 
 
 def test_one_half_sees_the_whole_crop_and_the_other_only_the_cell(opened: OpenStudy) -> None:
@@ -84,6 +87,35 @@ def test_one_half_sees_the_whole_crop_and_the_other_only_the_cell(opened: OpenSt
     width = before.shape[1] // 2
     assert not np.array_equal(before[:, :width], after[:, :width])
     np.testing.assert_array_equal(before[:, width:], after[:, width:])
+
+
+def test_each_choice_of_channels_sees_its_own_view(opened: OpenStudy) -> None:
+    torch.manual_seed(0)
+    network = build_feature_extractor(ARCH, weights=RANDOM)
+    crops = resize_batch(opened.read_crops(np.arange(4)), SIDE)
+    whole, alone = np.split(embed(network, crops), 2, axis=1)
+    np.testing.assert_array_equal(embed(network, crops, "rgb"), whole)
+    np.testing.assert_array_equal(embed(network, crops, "masked-rgb"), alone)
+    outlines = embed(network, crops, "mask")
+    as_picture = np.concatenate([np.repeat(crops[..., 3:], 3, axis=3), crops[..., 3:]], axis=3)
+    np.testing.assert_array_equal(outlines, embed(network, as_picture, "rgb"))
+    assert not np.array_equal(outlines, alone)
+
+
+def test_features_of_one_view_are_cached_at_their_width(opened: OpenStudy) -> None:
+    quiet = {"progress": lambda done, total: None}
+    compute_features(opened, arch=ARCH, weights=RANDOM, input_px=SIDE, channels="masked-rgb", **quiet)
+    features = load_features(opened, arch=ARCH, weights=RANDOM, input_px=SIDE, channels="masked-rgb")
+    compute(opened)
+    both = load_features(opened, arch=ARCH, weights=RANDOM, input_px=SIDE)
+    assert features.shape == (len(opened.cells), 1280)
+    np.testing.assert_array_equal(features, both[:, 1280:])
+
+
+def test_a_transformer_is_built_for_the_size_its_features_are_taken_at(opened: OpenStudy, small_zoo: None) -> None:
+    settings = {"arch": "vit_base_224", "weights": RANDOM, "input_px": 48}
+    compute_features(opened, **settings, progress=lambda done, total: None)
+    assert load_features(opened, **settings).shape == (len(opened.cells), 2 * 96)
 
 
 def test_features_that_are_not_finite_are_refused(opened: OpenStudy) -> None:

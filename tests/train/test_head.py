@@ -86,3 +86,27 @@ def test_balanced_weights_raise_the_recall_of_a_rare_class() -> None:
         prob = predict_head(fitted.tensors, x, test)
         recalls[weights] = (prob.argmax(axis=1)[y[test] == 2] == 2).mean()
     assert recalls["balanced"] > recalls["none"]
+
+
+def test_invented_cells_train_like_cells_of_the_study() -> None:
+    x, y = features_and_labels()
+    real, invented, stop = np.arange(0, 100), np.arange(100, 150), np.arange(150, 200)
+    config = HeadConfig(penalties=(0.01,))
+    asked = {"labels": y, "stop": stop, "class_names": NAMES, "config": config, "progress": lambda done, total: None}
+    extra = (x[invented].astype(np.float32), y[invented])
+    with_extra = fit_head(x, train=real, extra=extra, **asked)
+    all_real = fit_head(x, train=np.concatenate([real, invented]), **asked)
+    without = fit_head(x, train=real, **asked)
+    test = np.arange(200, 300)
+    seen = predict_head(with_extra.tensors, x, test)
+    np.testing.assert_allclose(seen, predict_head(all_real.tensors, x, test), atol=0.02)
+    assert np.abs(seen - predict_head(without.tensors, x, test)).max() > 0.05
+
+
+def test_features_are_standardised_by_real_cells_alone() -> None:
+    x, y = features_and_labels()
+    train, stop = np.arange(100), np.arange(100, 200)
+    far = (np.full((50, 10), 1e3, np.float32), np.zeros(50, np.int64))
+    asked = {"labels": y, "stop": stop, "class_names": NAMES, "config": HeadConfig(penalties=(1.0,))}
+    fitted = fit_head(x, train=train, extra=far, progress=lambda done, total: None, **asked)
+    np.testing.assert_allclose(fitted.tensors["head.mean"], x[train].astype(float).mean(axis=0), rtol=1e-4, atol=1e-4)

@@ -116,11 +116,23 @@ def study_check(
 
 
 @app.command()
-def models() -> None:
-    """List the networks: input size, parameters, weights and their licence."""
-    from perikarya.cli.models import models_command
+def models(
+    names: Annotated[list[str] | None, typer.Argument(help="With --measure: these networks only.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="What each costs on this machine.")] = False,
+    train: Annotated[bool, typer.Option("--train", help="With --measure: a training step of 16 cells too.")] = False,
+    input_px: Annotated[int | None, typer.Option(help="Side of the input, instead of each network's own.")] = None,
+    batch: Annotated[int, typer.Option(help="Cells in the larger of the two batches.", min=2)] = 32,
+    as_json: Annotated[bool, typer.Option("--json", help="For other programs.")] = False,
+) -> None:
+    """List the networks: input size, parameters, weights and their licence; or measure them on this machine."""
+    if measure:
+        from perikarya.cli.measuring import measure_command
 
-    models_command()
+        measure_command(names or [], input_px=input_px, batch=batch, train=train, as_json=as_json)
+    else:
+        from perikarya.cli.models import models_command
+
+        models_command(as_json=as_json)
 
 
 @app.command()

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from perikarya.settings import Fraction, Settings
 from perikarya.schema import DEVELOPMENT, EXTERNAL
+from perikarya.settings import Fraction, Settings
 
 CLASS_NAMES = ("normal", "intermediate", "pyknotic")
 GROUPS = ("sham", "ischemia", "ischemia+hypothermia")

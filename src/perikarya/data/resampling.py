@@ -1,31 +1,50 @@
 """Balance the classes of the training rows; held-out rows are never touched.
 
-A method takes the codes of the rows to train on and returns which of them to show, with repetition. It sees nothing
-but training rows, so it cannot carry a held-out cell into training.
+There are three ways, and a method is one of them: choose among the real cells before training, draw among them anew
+in every epoch, or invent cells of rare classes (``data.smote`` has the recipes, ``data.synthetic`` applies them). All
+of them are given training rows and nothing else, so they cannot carry a held-out cell into training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perikarya.config import ResampleConfig
+from perikarya.data import smote
 from perikarya.errors import DataError
 from perikarya.registry import Registry
 from perikarya.schema import NO_LABEL
 
-Resampler = Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.int64]]
+Rows = NDArray[np.int64]
+Choice = Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.int64]]
 """(codes of the training rows, generator) -> positions in them, with repetition."""
+
+_EPOCH_DRAW = 0x5EED  # keeps these random numbers apart from the loader's, which also follow from seed and epoch
+
+
+@dataclass(frozen=True)
+class Resampler:
+    """A method of balancing classes; what it does not do is None.
+
+    ``once`` chooses rows before training, ``each_epoch`` before every epoch, ``recipe`` invents cells.
+    """
+
+    once: Choice | None = None
+    each_epoch: Choice | None = None
+    recipe: smote.Recipe | None = None
+
 
 RESAMPLERS: Registry[Resampler] = Registry("resampling method")
 
 
-def resample_rows(
-    labels_n: NDArray[np.int64], rows: NDArray[np.int64], *, config: ResampleConfig, seed: int
-) -> NDArray[np.int64]:
-    """Choose which training rows an epoch shows, so that the classes are balanced as the configuration asks.
+def resample_rows(labels_n: NDArray[np.int64], rows: Rows, *, config: ResampleConfig, seed: int) -> Rows:
+    """Choose once, before training, which training rows are shown, so that the classes are balanced.
+
+    Methods that draw in every epoch or invent cells leave all rows: ``epoch_rows`` and ``data.synthetic`` do the rest.
 
     Parameters
     ----------
@@ -47,8 +66,48 @@ def resample_rows(
     DataError
         If there is no training row, or one has no label.
     """
-    rows = np.asarray(rows, dtype=np.int64)
-    if rows.size == 0:
+    rows = np.sort(np.asarray(rows, dtype=np.int64))  # the same cells in another order must give the same choice
+    codes = training_codes(labels_n, rows)
+    choose = RESAMPLERS.get(config.method).once
+    return rows if choose is None else np.sort(rows[choose(codes, np.random.default_rng(seed))])
+
+
+def epoch_rows(labels_n: NDArray[np.int64], rows: Rows, *, config: ResampleConfig, seed: int, epoch: int) -> Rows:
+    """Return the rows that one epoch shows: of ``weighted`` a new draw, of all other methods ``rows`` as they are.
+
+    A head on frozen features has no epochs; there ``weighted`` is one such draw, that of epoch 0.
+
+    Parameters
+    ----------
+    labels_n
+        Shape (n_cells,), the codes of all cells of the study.
+    rows
+        Shape (n_train,), what ``resample_rows`` chose.
+    config
+        The method.
+    seed, epoch
+        Decide the draw.
+
+    Returns
+    -------
+    Shape (n_train,); a draw is ordered by row, and shuffled by the loader.
+
+    Raises
+    ------
+    DataError
+        If there is no training row, or one has no label.
+    """
+    draw = RESAMPLERS.get(config.method).each_epoch
+    if draw is None:
+        return rows
+    rows = np.sort(np.asarray(rows, dtype=np.int64))
+    codes = training_codes(labels_n, rows)
+    return np.sort(rows[draw(codes, np.random.default_rng([seed % 2**64, epoch, _EPOCH_DRAW]))])
+
+
+def training_codes(labels_n: NDArray[np.int64], rows: Rows) -> NDArray[np.int64]:
+    """Return the codes of the training rows; raise ``DataError`` when there are none or one has no label."""
+    if len(rows) == 0:
         raise DataError(
             "There is no training cell to resample.\nAll cells are held out, or none has a label.\n"
             "Fix: use fewer held-out cells (cv.n_folds) or import more labelled ones."
@@ -59,14 +118,7 @@ def resample_rows(
             f"{int((codes == NO_LABEL).sum())} training cells have no label: row {rows[codes == NO_LABEL][0]}.\n"
             "A class cannot be balanced without knowing it. Fix: train on labelled cells only."
         )
-    # sorted first: the same cells in another order must give the same choice
-    order = np.argsort(rows, kind="stable")
-    chosen = RESAMPLERS.get(config.method)(codes[order], np.random.default_rng(seed))
-    return np.sort(rows[order][chosen])
-
-
-def _keep_all(codes: NDArray[np.int64], _: np.random.Generator) -> NDArray[np.int64]:
-    return np.arange(len(codes), dtype=np.int64)
+    return codes
 
 
 def _undersample(codes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -90,6 +142,21 @@ def _oversample(codes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[n
     return np.concatenate(shown)
 
 
-RESAMPLERS.add("none", _keep_all)
-RESAMPLERS.add("undersample", _undersample)
-RESAMPLERS.add("oversample", _oversample)
+def _draw_classes_alike(codes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw as many cells as there are, with replacement; each draw is of every class that occurs alike."""
+    _, class_of, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    weight = 1.0 / (len(counts) * counts[class_of])
+    return rng.choice(len(codes), size=len(codes), replace=True, p=weight)
+
+
+RESAMPLERS.add("none", Resampler())
+RESAMPLERS.add("undersample", Resampler(once=_undersample))
+RESAMPLERS.add("oversample", Resampler(once=_oversample))
+RESAMPLERS.add("weighted", Resampler(each_epoch=_draw_classes_alike))
+RESAMPLERS.add("smote", Resampler(recipe=smote.Recipe(smote.plain)))
+RESAMPLERS.add("borderline-smote-1", Resampler(recipe=smote.Recipe(smote.borderline_1)))
+RESAMPLERS.add("borderline-smote-2", Resampler(recipe=smote.Recipe(smote.borderline_2)))
+RESAMPLERS.add("svm-smote", Resampler(recipe=smote.Recipe(smote.svm)))
+RESAMPLERS.add("adasyn", Resampler(recipe=smote.Recipe(smote.adasyn)))
+RESAMPLERS.add("smote-tomek", Resampler(recipe=smote.Recipe(smote.plain, smote.tomek)))
+RESAMPLERS.add("smote-enn", Resampler(recipe=smote.Recipe(smote.plain, smote.enn)))

@@ -145,6 +145,8 @@ def _training(scores: ModelScores) -> dict[str, Any]:
     return {
         "arch": first.get("arch"),
         "strategy": first.get("strategy"),
+        "input_px": first.get("input_px"),
+        "channels": first.get("channels"),
         "weights": first.get("weights"),
         "n_networks": len(results),
         "n_params": None if n_params is None else n_params * n_asked,

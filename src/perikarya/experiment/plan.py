@@ -15,7 +15,6 @@ from perikarya.data.splits import FoldPlan, plan_folds, rows_of
 from perikarya.data.store import OpenStudy, open_study
 from perikarya.errors import DataError, RunError
 from perikarya.models.weights import WeightsFile, resolve_weights
-from perikarya.models.zoo import NETWORKS
 from perikarya.runs import RunFolder, TaskKey, read_json, write_json, write_text
 from perikarya.schema import EXTERNAL
 
@@ -44,46 +43,56 @@ def task_keys(config: ExperimentConfig) -> list[TaskKey]:
     return [TaskKey(m.name, seed, fold) for m in config.models for seed in config.seeds for fold in folds]
 
 
-def resolve_model(model: ModelConfig, *, on_gpu: bool) -> ModelConfig:
-    """Fill in what a model leaves open: strategy and input size.
+@dataclass(frozen=True)
+class Sources:
+    """What a run starts from: the study, and the weights of each model by its name."""
 
-    ``auto`` means a head on frozen features on a CPU and fine-tuning on a GPU; a network without pretrained weights
-    is fine-tuned anywhere, for features of random filters are of little use.
-    """
-    spec = NETWORKS.get(model.arch)
-    pretrained = model.weights != "none" and not (model.weights == "default" and spec.weights is None)
-    strategy = model.strategy
-    if strategy == "auto":
-        strategy = "head" if pretrained and not on_gpu else "finetune"
-    input_px = model.input_px or (spec.head_px if strategy == "head" else spec.input_px)
-    return model.model_copy(update={"strategy": strategy, "input_px": input_px})
+    opened: OpenStudy
+    weights: dict[str, WeightsFile]
 
 
-def resolve_config(config: ExperimentConfig, *, on_gpu: bool) -> ExperimentConfig:
-    """Return the configuration with nothing left open; this is what is hashed and kept in the run folder."""
-    return config.model_copy(update={"models": tuple(resolve_model(m, on_gpu=on_gpu) for m in config.models)})
-
-
-def look_ahead(config: ExperimentConfig) -> None:
-    """Raise what ``make_plan`` would for a missing study, network or weights, before a run folder is made."""
-    open_study(Path(config.study))
-    for model in config.models:
-        resolve_weights(model.arch, model.weights)
-
-
-def make_plan(config: ExperimentConfig, run: RunFolder, *, on_gpu: bool) -> Plan:
-    """Check everything that can be checked before work starts, and write the run's configuration and folds.
+def find_sources(config: ExperimentConfig) -> Sources:
+    """Open the study and find all weights, before anything is written.
 
     Raises
     ------
-    ConfigError, DataError, WeightsError
-        If a model, the study, its folds or weights are not as they must be.
+    ConfigError, DataError, UnknownNameError, WeightsError
+        If the study, a network or weights are not there, or a network cannot be trained as it is asked to.
+    """
+    opened = open_study(Path(config.study))
+    for model in config.models:
+        _refuse_untrainable(config, model)
+    return Sources(opened, {m.name: resolve_weights(m.arch, m.weights) for m in config.models})
+
+
+def _refuse_untrainable(config: ExperimentConfig, model: ModelConfig) -> None:
+    """Try settings that not every network can follow; torch is loaded only where there are any."""
+    train, strategy = config.train_of(model), model.strategy
+    if strategy == "auto" or strategy == "head":  # written out, for the type checker narrows no 'in'
+        return
+    plain = train.layer_decay == 1 and train.last_blocks is None and not train.checkpointing
+    if strategy == "finetune" and plain:
+        return
+    from perikarya.train.check import check_trainable
+
+    check_trainable(model.arch, train=train, strategy=strategy)
+
+
+def make_plan(config: ExperimentConfig, run: RunFolder, *, sources: Sources | None = None) -> Plan:
+    """Check everything that can be checked before work starts, and write the run's configuration and folds.
+
+    ``config`` is a definite one (``settle.resolve_config``); ``sources`` are those of ``find_sources`` where they are
+    known already.
+
+    Raises
+    ------
+    DataError, WeightsError
+        If the study, its folds or weights are not as they must be.
     RunError
         If the folder holds a run of other settings or other data.
     """
-    config = resolve_config(config, on_gpu=on_gpu)
-    weights = {m.name: resolve_weights(m.arch, m.weights) for m in config.models}
-    opened = open_study(Path(config.study))
+    found = sources or find_sources(config)
+    opened = found.opened
     _refuse_other_run(run, config)
     if run.config.exists():
         check_data_unchanged(run, opened)
@@ -95,7 +104,7 @@ def make_plan(config: ExperimentConfig, run: RunFolder, *, on_gpu: bool) -> Plan
         write_json(run.check, [asdict(finding) for finding in findings])
         folds.save(run.folds)
         write_text(run.config, _with_hash(config, opened))
-    return Plan(run=run, config=config, opened=opened, folds=folds, weights=weights)
+    return Plan(run=run, config=config, opened=opened, folds=folds, weights=found.weights)
 
 
 # what the check calls a picture on two sides of a border: mended by where its cells go

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from perikarya.config import ExperimentConfig
 from perikarya.data.store import open_study
-from perikarya.errors import RunError
+from perikarya.errors import PerikaryaError, RunError
 from perikarya.evaluate.collect import evaluate_run, write_results
-from perikarya.experiment.plan import Plan, load_run_config, look_ahead, make_plan, task_keys
+from perikarya.experiment.plan import Plan, Sources, find_sources, load_run_config, make_plan, task_keys
+from perikarya.experiment.settle import resolve_config
 from perikarya.launch.local import Event, Job, run_jobs
 from perikarya.models.embed import features_path
-from perikarya.runs import RunFolder, lock_run
+from perikarya.runs import RunFolder, lock_run, logging_to
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +60,11 @@ def run_experiment(config: ExperimentConfig, out: Path, *, listener: RunListener
         If settings, study, weights or the run folder are not as they must be, or no task ended well.
     """
     run = RunFolder(out)
-    look_ahead(config)
-    with lock_run(out) as lock, _logging_to(run.log):
-        gpus = _gpus()
-        plan = make_plan(config, run, on_gpu=bool(gpus))
+    gpus = _gpus()
+    config = resolve_config(config, on_gpu=bool(gpus))
+    sources = find_sources(config)  # a missing study or weight is told before a folder is made
+    with lock_run(out) as lock, logging_to(run.log, logger="perikarya"):
+        plan = _planned(config, run, sources)
         jobs = _jobs(plan)
         listener.planned(jobs, len(plan.tasks) - sum(1 for j in jobs if j.payload["kind"] == "task"))
         failed = _run(plan, jobs, listener, gpus=gpus, lock_fd=lock.fileno()) if jobs else {}
@@ -73,6 +74,16 @@ def run_experiment(config: ExperimentConfig, out: Path, *, listener: RunListener
         results = evaluate_run(run, plan.opened.cells, plan.opened.study, plan.config, tasks=plan.tasks)
         write_results(run, results)
     return Outcome(plan=plan, failed=failed, results=results)
+
+
+def _planned(config: ExperimentConfig, run: RunFolder, sources: Sources) -> Plan:
+    """Plan the run; a folder that was made for a run that is refused goes away again."""
+    try:
+        return make_plan(config, run, sources=sources)
+    except PerikaryaError:
+        if {path.name for path in run.root.iterdir()} <= {".lock", run.log.name}:
+            shutil.rmtree(run.root)
+        raise
 
 
 def evaluate_again(run: RunFolder, *, study: str | None = None) -> tuple[ExperimentConfig, dict[str, Any]]:
@@ -93,7 +104,11 @@ def _jobs(plan: Plan) -> list[Job]:
         if model.strategy != "head" or not any(key.model == model.name for key in todo):
             continue
         path = features_path(
-            plan.opened, arch=model.arch, weights=plan.weights[model.name], input_px=model.input_px or 0
+            plan.opened,
+            arch=model.arch,
+            weights=plan.weights[model.name],
+            input_px=model.input_px or 0,
+            channels=model.channels,
         )
         if path.exists():
             continue
@@ -139,19 +154,3 @@ def _gpus() -> list[str]:
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-
-
-@contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("perikarya")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        handler.close()

@@ -32,7 +32,7 @@ def main() -> None:
 
         if plan is None:
             config = load_run_config(run).model_copy(update={"study": arguments.study})
-            plan = make_plan(config, run, on_gpu=False)  # resolved already: on_gpu decides nothing any more
+            plan = make_plan(config, run)
         if job["kind"] == "embed":
             task.run_embedding(plan, job["model"], progress)
         else:

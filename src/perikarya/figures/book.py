@@ -10,9 +10,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from perikarya.config import ExperimentConfig
 from perikarya.data.store import OpenStudy
 from perikarya.evaluate.outputs import ModelScores, Scored, average, load_history
 from perikarya.evaluate.stats import UNIT_WORDS
+from perikarya.figures.augmentation import plot_augmentation
 from perikarya.figures.compare import plot_comparison, plot_counts, plot_recall, plot_scopes
 from perikarya.figures.curves import plot_curves
 from perikarya.figures.galleries import plot_contact_sheet, plot_mistakes, worst_mistakes
@@ -34,7 +36,7 @@ class Plate:
     ----------
     kind
         What it shows: ``comparison``, ``recall``, ``roc``, ``confusion``, ``reliability``, ``curves``, ``regions``,
-        ``groups``, ``mistakes``, ``counts`` or ``cells``.
+        ``groups``, ``mistakes``, ``augmentation``, ``counts`` or ``cells``.
     model
         The model it is about, or an empty text.
     path
@@ -61,7 +63,13 @@ def ordered_models(results: dict[str, Any]) -> dict[str, Any]:
     return {n: results["models"][n] for n in [*ranked, *(m for m in results["models"] if m not in ranked)]}
 
 
-def draw_all(run: RunFolder, opened: OpenStudy, results: dict[str, Any], scores: list[ModelScores]) -> Iterator[Plate]:
+def draw_all(
+    run: RunFolder,
+    opened: OpenStudy,
+    config: ExperimentConfig,
+    results: dict[str, Any],
+    scores: list[ModelScores],
+) -> Iterator[Plate]:
     """Draw every figure of a run into ``RUN/figures``, one after another, the most important first.
 
     Parameters
@@ -70,6 +78,8 @@ def draw_all(run: RunFolder, opened: OpenStudy, results: dict[str, Any], scores:
         The run folder.
     opened
         The study it was trained on, for its cells and crops.
+    config
+        The experiment, for its augmentation.
     results
         The content of ``results.json``.
     scores
@@ -87,6 +97,7 @@ def draw_all(run: RunFolder, opened: OpenStudy, results: dict[str, Any], scores:
         if i == 0:
             yield from _scopes(run, name, entry, names)
             yield from _mistakes(run, opened, by_name[name])
+    yield from _augmentation(run, opened, config)
     yield from _of_study(run, opened)
 
 
@@ -200,6 +211,18 @@ def _mistakes(run: RunFolder, opened: OpenStudy, scores: ModelScores) -> Iterato
         f"Photographs of {len(mistakes)} cells that {scores.name} classified wrongly with high confidence.",
     )
     yield _plate(run, plot_mistakes(opened, mistakes), "mistakes", words, model=scores.name, photos=True)
+
+
+def _augmentation(run: RunFolder, opened: OpenStudy, config: ExperimentConfig) -> Iterator[Plate]:
+    trained = [m for m in config.models if m.strategy != "head"]  # a head sees its cells as they are
+    figure = plot_augmentation(opened, {m.name: config.augment_of(m) for m in trained}) if trained else None
+    if figure is not None:
+        words = (
+            "What training shows of the cells",
+            "The same cells in every row, changed at random as that preset allows; the line is the outline.",
+            "Photographs of cells before and after the random changes of each preset of augmentation.",
+        )
+        yield _plate(run, figure, "augmentation", words, photos=True)
 
 
 def _of_study(run: RunFolder, opened: OpenStudy) -> Iterator[Plate]:

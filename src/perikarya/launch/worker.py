@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 from perikarya.errors import PerikaryaError
+from perikarya.runs import logging_to
 
 log = logging.getLogger(__name__)
 
@@ -38,24 +38,9 @@ def serve(work: Work, *, events_fd: int, log_of: Callable[[dict[str, Any]], Path
     threading.Thread(target=_listen, args=(jobs, busy), daemon=True).start()
     while (job := jobs.get()) is not None:
         busy.set()
-        with _logging_to(log_of(job)):
+        with logging_to(log_of(job)):
             _do(work, job, events)
         busy.clear()
-
-
-@contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root = logging.getLogger()
-    root.setLevel(logging.INFO)
-    root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        handler.close()
 
 
 def _listen(jobs: queue.SimpleQueue[dict[str, Any] | None], busy: threading.Event) -> None:

@@ -2,54 +2,98 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from perikarya.errors import WeightsError
+from perikarya.models.loading import load_pretrained, spec_of_width
+from perikarya.models.nets import JoinedNetwork, pool_class_and_mean
+from perikarya.models.ordinal import continuation_log_probs
 from perikarya.models.stem import MaskInit, widen_stem
-from perikarya.models.weights import RANDOM, WeightsFile, fit_to_network, read_state_dict
-from perikarya.models.zoo import NETWORKS, NetworkSpec
+from perikarya.models.weights import RANDOM, WeightsFile
+from perikarya.models.zoo import NETWORKS, check_input_px
+from perikarya.models.zoo_spec import NetworkSpec
+from perikarya.settings import Channels
 
-log = logging.getLogger(__name__)
+_WITH_MASK: Channels = "rgb+mask"
 
 
 class CellNetwork(nn.Module):
-    """A network with its normalisation inside: pixel values in, logits out.
+    """A network that chooses its channels and normalises them itself: pixel values of whole crops in, logits out.
 
     Parameters
     ----------
     backbone
-        Takes (n, channels, side, side), normalised, and returns logits or pooled features.
+        Takes (n, 4, side, side) where ``channels`` are ``rgb+mask``, else (n, 3, side, side), normalised, and returns
+        logits, continuation ratios or pooled features.
     mean, std
-        Of the RGB channels, in 0..1. The mask goes in as 0 and 1.
+        Of the RGB channels, in 0..1. The mask goes in as 0 and 1, or as a white-on-black picture where it goes alone.
+    channels
+        What of a crop the backbone is shown.
+    ordinal
+        Whether the backbone returns continuation ratios, (n, n_classes - 1).
     """
 
     pixel_scale: Tensor
     pixel_shift: Tensor
 
-    def __init__(self, backbone: nn.Module, *, mean: Sequence[float], std: Sequence[float], in_chans: int) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        channels: Channels = _WITH_MASK,
+        ordinal: bool = False,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
-        scale = [1 / (255 * s) for s in std] + [1 / 255]
-        shift = [-m / s for m, s in zip(mean, std, strict=True)] + [0.0]
-        self.register_buffer("pixel_scale", torch.tensor(scale[:in_chans]), persistent=False)
-        self.register_buffer("pixel_shift", torch.tensor(shift[:in_chans]), persistent=False)
+        self.channels: Channels = channels
+        self.ordinal = ordinal
+        # saved with the weights, for they belong to them
+        self.register_buffer("pixel_scale", torch.tensor([1 / (255 * s) for s in std] + [1 / 255]))
+        self.register_buffer("pixel_shift", torch.tensor([-m / s for m, s in zip(mean, std, strict=True)] + [0.0]))
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        """Map pixel values 0..255, (n, channels, side, side), any dtype, to (n, n_classes) logits."""
-        return torch.as_tensor(self.backbone(self.normalised(x_nchw)))
+        """Map crops of pixel values 0..255, (n, 4, side, side), any dtype, to (n, n_classes) logits.
 
-    def normalised(self, x_nchw: Tensor) -> Tensor:
-        """Map pixel values 0..255, any dtype, to what the backbone was trained on; a channels-last view stays one."""
+        With ``ordinal`` they are log-probabilities, which are logits too: their softmax are the probabilities.
+        """
+        out = torch.as_tensor(self.backbone(self.normalised(x_nchw)))
+        return continuation_log_probs(out) if self.ordinal else out
+
+    def normalised(self, x_nchw: Tensor, channels: Channels | None = None) -> Tensor:
+        """Map crops of pixel values 0..255, any dtype, to what the backbone was trained on.
+
+        Returns
+        -------
+        Shape (n, 4, side, side) where ``channels`` (the network's own by default) are ``rgb+mask``, else
+        (n, 3, side, side); a channels-last view stays one.
+        """
+        x_nchw = select_channels(x_nchw, channels or self.channels)
         # one long row of pixel values, constants repeated to its length, no second array: ten times faster on a CPU
         # than broadcasting over a last dimension of four channels
         n, chans, height, width = x_nchw.shape
         rows = x_nchw.permute(0, 2, 3, 1).reshape(n * height, width * chans).to(self.pixel_scale.dtype, copy=True)
-        rows = rows.mul_(self.pixel_scale.repeat(width)).add_(self.pixel_shift.repeat(width))
+        rows = rows.mul_(self.pixel_scale[:chans].repeat(width)).add_(self.pixel_shift[:chans].repeat(width))
         return rows.view(n, height, width, chans).permute(0, 3, 1, 2)
+
+
+def select_channels(x_nchw: Tensor, channels: Channels) -> Tensor:
+    """Return what of whole crops, (n, 4, side, side), a network is shown, as pixel values 0..255.
+
+    ``rgb+mask`` is all of it, ``rgb`` the picture, ``masked-rgb`` the picture with black outside the mask, ``mask``
+    the mask as a white-on-black picture of three channels.
+    """
+    if channels == "rgb+mask":
+        return x_nchw
+    if channels == "mask":
+        return x_nchw[:, 3:].expand(-1, 3, -1, -1)
+    picture = x_nchw[:, :3]
+    return picture * (x_nchw[:, 3:] > 0) if channels == "masked-rgb" else picture
 
 
 def build_network(
@@ -58,34 +102,108 @@ def build_network(
     n_classes: int,
     weights: WeightsFile = RANDOM,
     mask_init: MaskInit = "zero",
+    channels: Channels = _WITH_MASK,
+    input_px: int | None = None,
+    ordinal: bool = False,
 ) -> CellNetwork:
-    """Build a four-channel network for fine-tuning.
+    """Build a network for fine-tuning.
 
     With pretrained weights, the output before training is that of the three-channel network on the same picture
     (``mask_init="zero"``); with random weights, the filters of all four channels are drawn alike.
 
+    Parameters
+    ----------
+    arch
+        Name in the zoo.
+    n_classes
+        How many classes it tells apart.
+    weights
+        Where it starts from.
+    mask_init
+        How the filters of the mask start beside pretrained ones.
+    channels
+        What of a crop it is shown; only ``rgb+mask`` needs a fourth channel.
+    input_px
+        Side of its input; None: the zoo's.
+    ordinal
+        Whether it has continuation ratios inside, for ordered classes.
+
     Raises
     ------
+    ConfigError
+        If the network does not take pictures of that size.
     WeightsError
         If the weights do not fit the network.
     """
-    spec = NETWORKS.get(arch)
-    if not weights.pretrained:
-        return CellNetwork(_bare(spec, in_chans=4, n_classes=n_classes), mean=spec.mean, std=spec.std, in_chans=4)
-    backbone = _load_pretrained(spec, weights, n_classes=n_classes)
-    widen_stem(backbone, first_conv=_first_conv(backbone), mask_init=mask_init)
-    return CellNetwork(backbone, mean=spec.mean, std=spec.std, in_chans=4)
+    backbone, spec = _backbone(
+        NETWORKS.get(arch),
+        weights,
+        n_outputs=_n_outputs(n_classes, ordinal=ordinal),
+        input_px=_side(arch, input_px),
+        mask_init=mask_init if channels == _WITH_MASK else None,
+    )
+    return CellNetwork(backbone, mean=spec.mean, std=spec.std, channels=channels, ordinal=ordinal)
 
 
-def build_feature_extractor(arch: str, *, weights: WeightsFile) -> CellNetwork:
-    """Build the frozen three-channel network that yields pooled features, (n, n_features), ready for inference."""
+def build_feature_extractor(arch: str, *, weights: WeightsFile, input_px: int | None = None) -> CellNetwork:
+    """Build the frozen three-channel network that yields pooled features, (n, n_features), ready for inference.
+
+    It is shown the picture unless ``normalised`` is asked for other channels.
+    """
     spec = NETWORKS.get(arch)
-    if weights.pretrained:
-        backbone = _load_pretrained(spec, weights, n_classes=0)
-    else:
-        backbone = _bare(spec, in_chans=3, n_classes=0)
-    network = CellNetwork(backbone, mean=spec.mean, std=spec.std, in_chans=3)
+    side = _side(arch, input_px or spec.head_px)
+    backbone, spec = _backbone(spec, weights, n_outputs=0, input_px=side, mask_init=None)
+    network = CellNetwork(backbone, mean=spec.mean, std=spec.std, channels="rgb")
     return network.eval().requires_grad_(False)
+
+
+def restore_network(
+    arch: str,
+    tensors: Mapping[str, Tensor],
+    *,
+    n_classes: int,
+    channels: Channels = _WITH_MASK,
+    input_px: int | None = None,
+    ordinal: bool = False,
+) -> CellNetwork:
+    """Build a network again from all the tensors it was saved with, ready for inference.
+
+    Parameters
+    ----------
+    tensors
+        The ``state_dict`` of what ``build_network`` returned; weights, and the normalisation that belongs to them.
+    arch, n_classes, channels, input_px, ordinal
+        As they were given to ``build_network``.
+
+    Raises
+    ------
+    WeightsError
+        If the tensors are not those of such a network.
+    """
+    spec = NETWORKS.get(arch)
+    if "backbone.cls_token" in tensors:
+        spec = spec_of_width(spec, tensors["backbone.cls_token"].shape[-1]) or spec
+    with_mask = channels == _WITH_MASK
+    own_path = with_mask and any(name.endswith(".picture.weight") for name in tensors)  # of a mask: see TwoPathStem
+    backbone = _bare(
+        spec,
+        in_chans=4 if with_mask and not own_path else 3,
+        n_outputs=_n_outputs(n_classes, ordinal=ordinal),
+        input_px=_side(arch, input_px),
+    )
+    if own_path:
+        widen_stem(backbone, first_conv=_first_conv(backbone), mask_init="zero")
+    network = CellNetwork(backbone, mean=spec.mean, std=spec.std, channels=channels, ordinal=ordinal)
+    kept = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("pixel_")}
+    try:
+        network.load_state_dict({**kept, **tensors})  # networks saved by version 0.1 go without their normalisation
+    except RuntimeError as error:
+        raise WeightsError(
+            f"These tensors are not those of {arch} with {n_classes} classes and channels {channels}: "
+            f"{str(error).splitlines()[-1].strip()[:200]}\n"
+            "Fix: name the network, classes, channels and input size it was trained with."
+        ) from None
+    return network.eval()
 
 
 def n_parameters(network: nn.Module) -> int:
@@ -93,43 +211,61 @@ def n_parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def _bare(spec: NetworkSpec, *, in_chans: int, n_classes: int) -> nn.Module:
-    if spec.build_own is not None:
-        return spec.build_own(in_chans, n_classes)
-    import timm
+def _side(arch: str, input_px: int | None) -> int:
+    side = input_px or NETWORKS.get(arch).input_px
+    check_input_px(arch, side)
+    return side
 
-    network: nn.Module = timm.create_model(spec.timm_name, pretrained=False, in_chans=in_chans, num_classes=n_classes)
+
+def _n_outputs(n_classes: int, *, ordinal: bool) -> int:
+    return n_classes - 1 if ordinal else n_classes
+
+
+def _backbone(
+    spec: NetworkSpec, weights: WeightsFile, *, n_outputs: int, input_px: int, mask_init: MaskInit | None
+) -> tuple[nn.Module, NetworkSpec]:
+    """Build what a CellNetwork holds, with a fourth channel where ``mask_init`` says how it starts."""
+    if spec.branches:
+        parts = weights.parts or (RANDOM,) * len(spec.branches)
+        branches = [
+            _backbone(NETWORKS.get(name), part, n_outputs=0, input_px=input_px, mask_init=mask_init)[0]
+            for name, part in zip(spec.branches, parts, strict=True)
+        ]
+        return JoinedNetwork(*branches, n_classes=n_outputs), spec
+    if not weights.pretrained:
+        return _bare(spec, in_chans=3 if mask_init is None else 4, n_outputs=n_outputs, input_px=input_px), spec
+    backbone, spec = load_pretrained(
+        spec, weights, lambda found: _bare(found, in_chans=3, n_outputs=n_outputs, input_px=input_px)
+    )
+    if mask_init is not None:
+        widen_stem(backbone, first_conv=_first_conv(backbone), mask_init=mask_init)
+    return backbone, spec
+
+
+def _bare(spec: NetworkSpec, *, in_chans: int, n_outputs: int, input_px: int) -> nn.Module:
+    """Build the network of a specification with random weights."""
+    if spec.branches:
+        branches = [
+            _bare(NETWORKS.get(name), in_chans=in_chans, n_outputs=0, input_px=input_px) for name in spec.branches
+        ]
+        return JoinedNetwork(*branches, n_classes=n_outputs)
+    if spec.build_own is not None:
+        return spec.build_own(in_chans, n_outputs)
+    import timm  # takes longer than torch to import, and our own networks do without
+
+    settings = dict(spec.timm_kwargs)
+    if spec.sized:
+        settings["img_size"] = input_px
+    if spec.swiglu:
+        settings |= {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": nn.SiLU}
+    network: nn.Module = timm.create_model(
+        spec.timm_name, pretrained=False, in_chans=in_chans, num_classes=n_outputs, **settings
+    )
+    if spec.pooling == "class token and mean":
+        pool_class_and_mean(network, n_classes=n_outputs)
     return network
 
 
 def _first_conv(backbone: nn.Module) -> str:
-    cfg = getattr(backbone, "pretrained_cfg", None)
+    cfg: dict[str, Any] | None = getattr(backbone, "pretrained_cfg", None)
     return str(cfg["first_conv"]) if cfg else "conv_stem"
-
-
-def _classifier_prefixes(backbone: nn.Module) -> tuple[str, ...]:
-    cfg = getattr(backbone, "pretrained_cfg", None)
-    found = cfg["classifier"] if cfg else "head"
-    names = (found,) if isinstance(found, str) else tuple(found)
-    return tuple(f"{name}." for name in names)
-
-
-def _load_pretrained(spec: NetworkSpec, weights: WeightsFile, *, n_classes: int) -> nn.Module:
-    """Build on RGB and load everything but the classifier, strictly."""
-    reference = _bare(spec, in_chans=3, n_classes=1000 if spec.timm_name else n_classes)
-    prefixes = _classifier_prefixes(reference)
-    state = fit_to_network(read_state_dict(weights), reference.state_dict(), spec=spec)
-    backbone = _bare(spec, in_chans=3, n_classes=n_classes)
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
-    target = {name: t for name, t in backbone.state_dict().items() if not name.startswith(prefixes)}
-    wrong = [n for n in target if n not in state or state[n].shape != target[n].shape]
-    unknown = [n for n in state if n not in target]
-    if wrong or unknown:
-        raise WeightsError(
-            f"{weights.source} does not fit the network: {len(wrong)} of {len(target)} tensors are missing or of "
-            f"another shape (first: {(wrong or unknown)[0]}), {len(unknown)} are unknown.\n"
-            "A partly loaded network trains, but is not the network it claims to be.\n"
-            "Fix: choose weights of the same architecture."
-        )
-    backbone.load_state_dict(state, strict=False)
-    return backbone

@@ -6,12 +6,14 @@ import hashlib
 import logging
 import pickle
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perikarya.errors import WeightsError
-from perikarya.models.zoo import NETWORKS, NetworkSpec, PretrainedWeights
+from perikarya.models.zoo import NETWORKS
+from perikarya.models.zoo_spec import PretrainedWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,21 +23,35 @@ log = logging.getLogger(__name__)
 # what torch raises on files that are damaged, cut short or hold other things than tensors
 TORCH_LOAD_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError)
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_HUB = "hf-hub:"
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_JOIN = " + "
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """Weights that lie on this machine. ``path`` is None for random weights."""
+    """Weights that lie on this machine.
+
+    Parameters
+    ----------
+    path
+        None for random weights, and for networks that are joined.
+    source, licence, sha256
+        What provenance tells; of joined networks all of it, and a hash of their hashes.
+    parts
+        The weights of each of the networks that are joined.
+    """
 
     path: Path | None
     source: str
     licence: str
     sha256: str
+    parts: tuple[WeightsFile, ...] = ()
 
     @property
     def pretrained(self) -> bool:
         """Whether there is anything to load."""
-        return self.path is not None
+        return self.path is not None or any(part.pretrained for part in self.parts)
 
 
 RANDOM = WeightsFile(path=None, source="random", licence="", sha256="")
@@ -49,8 +65,10 @@ def resolve_weights(arch: str, choice: str) -> WeightsFile:
     arch
         Name in the zoo.
     choice
-        ``default`` (the zoo's own, random where it has none), ``none`` (random), or the path of a local
-        ``.safetensors`` or ``.pth`` file.
+        ``default`` (the zoo's own, random only where it has none), ``imagenet`` (the zoo's own, if they know the
+        classes of ImageNet), ``none`` (random), the path of a local ``.safetensors`` or ``.pth`` file, or
+        ``hf-hub:owner/name`` with or without ``@revision``. Joined networks take one choice for all or one for each,
+        joined by `` + ``.
 
     Raises
     ------
@@ -60,13 +78,17 @@ def resolve_weights(arch: str, choice: str) -> WeightsFile:
     spec = NETWORKS.get(arch)
     if choice == "none" or (choice == "default" and spec.weights is None):
         return RANDOM
-    if choice == "default" and spec.weights is not None:
-        path = _package_file(arch, spec.weights) if spec.weights.source == "package" else _hub_file(arch, spec.weights)
-        return WeightsFile(path, f"{spec.weights.source}:{spec.weights.name}", spec.weights.licence, file_sha256(path))
+    if spec.branches:
+        return _joined(arch, spec.branches, choice)
+    if choice in ("default", "imagenet"):
+        return _of_zoo(arch, spec.weights, choice)
+    if choice.startswith(_HUB):
+        return _of_hub(arch, choice)
     path = Path(choice)
     if path.suffix not in _SUFFIXES or not path.is_file():
         raise WeightsError(
-            f"weights: '{choice}' is neither 'default' nor 'none' nor a file ending in {', '.join(_SUFFIXES)}.\n"
+            f"weights: '{choice}' is neither 'default' nor 'imagenet' nor 'none' nor '{_HUB}owner/name' nor a file "
+            f"that is here and ends in {', '.join(_SUFFIXES)}.\n"
             "Training from other weights than you name would make the result irreproducible.\nFix: correct the path."
         )
     return WeightsFile(path, f"file:{path.name}", "unknown (local file)", file_sha256(path))
@@ -74,8 +96,56 @@ def resolve_weights(arch: str, choice: str) -> WeightsFile:
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, as hex."""
+    stat = path.stat()
+    return _sha256(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, _mtime_ns: int, _size: int) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _joined(arch: str, branches: tuple[str, ...], choice: str) -> WeightsFile:
+    choices = choice.split(_JOIN) if _JOIN in choice else [choice] * len(branches)
+    if len(choices) != len(branches) or (_JOIN not in choice and choice not in ("default", "imagenet")):
+        raise WeightsError(
+            f"weights: '{choice}' does not say which weights each of the {len(branches)} networks of {arch} starts "
+            f"from ({', '.join(branches)}).\nOne file cannot be both. "
+            f"Fix: 'default', 'none', or one choice for each: 'first.safetensors{_JOIN}second.safetensors'."
+        )
+    parts = tuple(resolve_weights(branch, one.strip()) for branch, one in zip(branches, choices, strict=True))
+    known = [part for part in parts if part.pretrained]
+    if not known:
+        return RANDOM
+    return WeightsFile(
+        path=None,
+        source=_JOIN.join(part.source for part in parts),
+        licence=" and ".join(dict.fromkeys(part.licence for part in known)),
+        sha256=hashlib.sha256("|".join(part.sha256 for part in parts).encode()).hexdigest(),
+        parts=parts,
+    )
+
+
+def _of_zoo(arch: str, weights: PretrainedWeights | None, choice: str) -> WeightsFile:
+    if weights is None or (choice == "imagenet" and not weights.imagenet):
+        has = "has no pretrained weights" if weights is None else f"knows no ImageNet weights, but {weights.name}"
+        raise WeightsError(
+            f"weights: imagenet: {arch} {has}.\n"
+            "A table that calls other weights by that name would compare what was never compared.\n"
+            "Fix: set 'weights: default', or name a file."
+        )
+    path = _package_file(arch, weights) if weights.source == "package" else _hub_file(arch, weights)
+    return WeightsFile(path, f"{weights.source}:{weights.name}", weights.licence, file_sha256(path))
+
+
+def _of_hub(arch: str, choice: str) -> WeightsFile:
+    name, _, revision = choice.removeprefix(_HUB).partition("@")
+    known = NETWORKS.get(arch).weights
+    if known is None or known.source != "hub" or known.name != name:
+        known = PretrainedWeights("hub", name, f"see the page of {name} at the Hugging Face hub")
+    path = _hub_file(arch, known, revision=revision or None)
+    return WeightsFile(path, choice, known.licence, file_sha256(path))
 
 
 def _missing(arch: str, weights: PretrainedWeights, first_way: str, cause: str) -> WeightsError:
@@ -100,20 +170,48 @@ def _package_file(arch: str, weights: PretrainedWeights) -> Path:
     return files[0]
 
 
-def _hub_file(arch: str, weights: PretrainedWeights) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+def _hub_file(arch: str, weights: PretrainedWeights, *, revision: str | None = None) -> Path:
+    """Return the file of a model of the hub: from the local cache, else from the hub, unless that is switched off."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, LocalEntryNotFoundError
 
-    first_way = f"on a machine with internet, run once: hf download {weights.name} model.safetensors"
+    download = f"run once: hf download {weights.name}" + (f" --revision {revision}" if revision else "")
+    gate = f"accept the terms at {weights.page}, log in with 'hf auth login' and {download}"
+    way = gate if weights.gated else f"on a machine with internet, {download}"
     try:
-        return Path(hf_hub_download(weights.name, "model.safetensors", local_files_only=True))
-    except LocalEntryNotFoundError:
+        cached = _first_file(weights.name, revision, local_only=True)
+        if cached is not None:
+            return cached
+        if constants.HF_HUB_OFFLINE:
+            raise _missing(arch, weights, way, "they are not in the hub's cache, and HF_HUB_OFFLINE is set")
         log.warning("Asking the hub for the weights of %s; without internet this takes half a minute to fail.", arch)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # our sentence says what its retries would
-    try:
-        return Path(hf_hub_download(weights.name, "model.safetensors"))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise _missing(arch, weights, first_way, f"the hub did not give them ({type(error).__name__})") from None
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # our sentence says what its retries would
+        found = _first_file(weights.name, revision, local_only=False)
+    except GatedRepoError:
+        raise _missing(arch, weights, gate, "the hub hands them out only after its terms are accepted") from None
+    except LocalEntryNotFoundError:
+        raise _missing(arch, weights, way, "the hub does not answer") from None
+    except (EntryNotFoundError, HFValidationError, OSError) as error:
+        raise _missing(arch, weights, way, f"the hub did not give them ({type(error).__name__})") from None
+    if found is None:
+        raise _missing(arch, weights, way, f"{weights.page} holds neither {' nor '.join(_HUB_FILES)}")
+    return found
+
+
+def _first_file(name: str, revision: str | None, *, local_only: bool) -> Path | None:
+    """Return the first of the usual files that a model of the hub has."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    for file in _HUB_FILES:
+        try:
+            return Path(hf_hub_download(name, file, revision=revision, local_files_only=local_only))
+        except LocalEntryNotFoundError:
+            if not local_only:
+                raise  # no connection: the next file would not come either
+        except EntryNotFoundError:
+            continue
+    return None
 
 
 def read_state_dict(file: WeightsFile) -> dict[str, Tensor]:
@@ -142,24 +240,7 @@ def read_state_dict(file: WeightsFile) -> dict[str, Tensor]:
 
 def _unwrapped(state: Any) -> Any:
     if isinstance(state, dict):
-        for key in ("state_dict", "model"):  # common wrappers of training checkpoints
+        for key in ("state_dict", "model", "teacher"):  # common wrappers of training checkpoints; DINO's teacher
             if isinstance(state.get(key), dict):
                 return state[key]
-    return state
-
-
-def fit_to_network(state: dict[str, Tensor], target: dict[str, Tensor], *, spec: NetworkSpec) -> dict[str, Tensor]:
-    """Bring tensors from a file to the names of a network.
-
-    The Lite packages use other names in the same order; there every shape must agree. Elsewhere names must agree.
-    The classifier is left out, whatever its number of classes.
-    """
-    if spec.weights is not None and spec.weights.source == "package" and not set(state) & set(target):
-        shapes_agree = [v.shape for v in state.values()] == [v.shape for v in target.values()]
-        if not shapes_agree:
-            raise WeightsError(
-                f"The tensors of {spec.weights.name} do not match {spec.timm_name} one for one; "
-                "a newer package or timm may have changed. Fix: install the versions of constraints.txt."
-            )
-        return dict(zip(target, state.values(), strict=True))
     return state

@@ -214,7 +214,7 @@ def study_table(results: Mapping[str, Any]) -> Table:
 
 def training_table(results: Mapping[str, Any]) -> Table:
     """Say for each network where its weights come from, under which licence, and what training cost."""
-    head = ["Model", "Network", "Strategy", "Weights", "Licence", "Trainings", "Time", "Peak memory"]
+    head = ["Model", "Network", "Strategy", "Input", "Weights", "Licence", "Trainings", "Time", "Peak memory"]
     rows = []
     for name, model in results["models"].items():
         if model["kind"] != "network":
@@ -223,7 +223,8 @@ def training_table(results: Mapping[str, Any]) -> Table:
         digest = str(weights.get("sha256") or "")
         source = Cell(str(weights.get("source") or "none"), f"sha256 {digest[:16]}…" if digest else "")
         plain = (weights.get("licence") or MISSING, model["n_networks"], _duration(cost["wall_s"]))
-        network = [Cell(name), Cell(str(model["arch"])), Cell(str(model["strategy"])), source]
+        shown = Cell(f"{model['input_px']} px", str(model["channels"])) if model.get("input_px") else Cell(MISSING)
+        network = [Cell(name), Cell(str(model["arch"])), Cell(str(model["strategy"])), shown, source]
         rows.append([*network, *(Cell(str(x)) for x in plain), Cell(f"{cost['peak_memory_mib']:.0f} MiB")])
     return Table("Networks, weights and what training cost", head, rows)
 

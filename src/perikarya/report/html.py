@@ -70,7 +70,7 @@ def build_report(
     The path of the page. It loads nothing from elsewhere, runs no scripts and stays below 10 MB.
     """
     outputs = load_outputs(run, _tasks(results), opened.cells, opened.study.class_names)
-    plates = _shown(draw_all(run, opened, results, model_scores(outputs)))
+    plates = _shown(draw_all(run, opened, config, results, model_scores(outputs)))
     page = (
         _environment()
         .from_string(_read("report.html.j2"))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from perikarya.config import AugmentConfig, TrainConfig
+from perikarya.config import AugmentConfig, ResampleConfig, TrainConfig
 from perikarya.data.augment import Augmenter, tta_views
 from perikarya.data.loader import iterate_batches
+from perikarya.data.mixing import mix_batch
+from perikarya.data.resampling import epoch_rows
 from perikarya.data.store import OpenStudy
 from perikarya.errors import TrainingError
 from perikarya.models.build import CellNetwork, n_parameters
 from perikarya.train.checkpoint import load_state, save_state
+from perikarya.train.ema import WeightAverage
+from perikarya.train.losses import CellLoss
+from perikarya.train.optim import learning_rate_factor, make_optimizer, peak_rate, phases_of
+from perikarya.train.parts import Strategy, TrainedParts
 from perikarya.train.rows import Fitted, FoldRows, class_weights, loss_and_accuracy
 
 log = logging.getLogger(__name__)
@@ -35,6 +42,8 @@ class FineTuning:
     """Everything that decides the result of one fine-tuning.
 
     ``fingerprint`` names the settings and the data, so that a saved state is never continued under others.
+    ``train_source`` holds the cells that ``rows.train`` counts, where that is not the study itself (invented cells
+    beside the real ones); stopping, test and external rows are always those of ``opened``.
     """
 
     opened: OpenStudy
@@ -45,6 +54,14 @@ class FineTuning:
     seed: int
     fingerprint: str
     device: torch.device
+    strategy: Strategy = "finetune"
+    resample: ResampleConfig = field(default_factory=ResampleConfig)
+    train_source: OpenStudy | None = None
+
+    @property
+    def source(self) -> OpenStudy:
+        """Where the training cells come from."""
+        return self.opened if self.train_source is None else self.train_source
 
 
 def finetune(network: CellNetwork, job: FineTuning, *, state_path: Path, progress: Progress) -> Fitted:
@@ -53,7 +70,8 @@ def finetune(network: CellNetwork, job: FineTuning, *, state_path: Path, progres
     Parameters
     ----------
     network
-        Four channels in; it is moved to ``job.device`` and trained in place.
+        As it was built; to go on from a state it must be built the same way, for what does not train is not saved.
+        It is moved to ``job.device`` and trained in place.
     job
         Rows and settings.
     state_path
@@ -61,25 +79,33 @@ def finetune(network: CellNetwork, job: FineTuning, *, state_path: Path, progres
     progress
         Called with (steps done, steps in all).
 
+    Returns
+    -------
+    The history and the tensors of the network. Training figures are those of the augmented cells as they were
+    trained on; a blended cell counts as of the class that has more of it.
+
     Raises
     ------
+    ConfigError
+        If the network cannot be trained in the way asked for.
     TrainingError
         If the loss is not finite.
     """
     network.to(job.device).to(memory_format=torch.channels_last)
-    steps_per_epoch = max(1, len(job.rows.train) // job.train.batch_size)
-    session = _Session(network, job, n_steps=steps_per_epoch * job.train.epochs)
+    torch.manual_seed(job.seed)
+    session = Session(network, job)
     saved = load_state(state_path, fingerprint=job.fingerprint)
     if saved is not None:
         session.restore(saved)
     while not session.finished:
-        before = session.epoch * steps_per_epoch
+        before = session.epoch * session.steps_per_epoch
         row = session.train_epoch(partial(_advance, progress, before, session.n_steps))
-        row |= session.stopping_figures()
-        session.note(row)
+        with session.judged_weights():
+            session.note(row | session.stopping_figures())
         save_state(state_path, session.state())
     progress(session.n_steps, session.n_steps)
-    network.load_state_dict(session.best_weights)
+    session.parts.load(session.best_weights)
+    session.parts.restore()
     tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
     return Fitted(
         history=session.history, best_epoch=session.best_epoch, tensors=tensors, n_params=n_parameters(network)
@@ -112,89 +138,127 @@ def _forward(network: nn.Module, x_nhwc: NDArray[np.uint8], device: torch.device
     return torch.as_tensor(network(x_nchw))
 
 
-def learning_rate_factor(step: int, *, n_steps: int, warmup: float) -> float:
-    """Return the share of the peak learning rate at a step: a linear rise, then a half cosine down to 0."""
-    n_rise = max(1, round(warmup * n_steps)) if warmup > 0 else 0
-    if step < n_rise:
-        return (step + 1) / n_rise
-    return 0.5 * (1 + math.cos(math.pi * (step - n_rise) / max(1, n_steps - n_rise)))
-
-
-class _Session:
+class Session:
     """The moving parts of one training; ``state`` and ``restore`` make it resumable to the bit on one machine."""
 
-    def __init__(self, network: CellNetwork, job: FineTuning, *, n_steps: int) -> None:
-        self.network, self.job, self.n_steps = network, job, n_steps
-        self.optimizer = _optimizer(network, job.train)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: learning_rate_factor(step, n_steps=n_steps, warmup=job.train.warmup)
-        )
+    def __init__(self, network: CellNetwork, job: FineTuning) -> None:
+        if job.train.loss == "ordinal" and not network.ordinal:
+            raise ValueError("loss 'ordinal' needs a network built with ordinal=True")
+        self.network, self.job = network, job
+        self.parts = TrainedParts(network, train=job.train, strategy=job.strategy)
+        self.phases = phases_of(job.train, job.strategy)
+        self.steps_per_epoch = max(1, len(job.rows.train) // job.train.batch_size)
+        self.n_steps = self.steps_per_epoch * job.train.epochs
         self.use_amp = job.train.amp and job.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(job.device.type, enabled=self.use_amp)
         self.class_names = job.opened.study.class_names
-        labels = job.opened.labels[job.rows.train]
-        weight_k = class_weights(labels, len(self.class_names), method=job.train.class_weights)
-        self.loss = nn.CrossEntropyLoss(
-            weight=torch.from_numpy(weight_k).to(job.device), label_smoothing=job.train.label_smoothing
+        weight_k = class_weights(
+            job.source.labels[job.rows.train], len(self.class_names), method=job.train.class_weights
         )
+        self.loss = CellLoss(job.train, weight_k=weight_k, device=job.device)
         self.augmenter = Augmenter(job.augment, out_px=job.input_px)
+        decay = job.train.ema_decay
+        self.average = WeightAverage(self.parts.changing(), decay=decay) if decay else None
         self.epoch, self.best_epoch, self.best_loss = 0, -1, math.inf
         self.best_weights: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
-        torch.manual_seed(job.seed)
+        self._enter_phase(0)
+
+    def _enter_phase(self, index: int) -> None:
+        self.phase_index, self.phase = index, self.phases[index]
+        self.parts.train_classifier_only(self.phase.classifier_only)
+        self.optimizer = make_optimizer(self.parts, self.job.train, rate=self.phase.rate)
+        n_steps = self.steps_per_epoch * (self.phase.end - self.phase.start)
+        factor = partial(learning_rate_factor, n_steps=n_steps, warmup=self.job.train.warmup)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
 
     @property
     def finished(self) -> bool:
-        waited = self.epoch - 1 - self.best_epoch
+        """Whether all epochs are over, or patience is."""
+        # waiting starts with the last phase: what comes before it is only its beginning
+        waited = self.epoch - 1 - max(self.best_epoch, self.phases[-1].start - 1)
         return self.epoch >= self.job.train.epochs or (self.epoch > 0 and waited >= self.job.train.patience)
 
     def train_epoch(self, on_step: Callable[[int], None]) -> dict[str, float]:
-        self.network.train()
+        """Train for one epoch, telling how many steps are done, and return its figures."""
+        if self.epoch == self.phase.end:
+            self._enter_phase(self.phase_index + 1)
+        self.parts.set_training_mode()
+        lr = max(group["lr"] for group in self.optimizer.param_groups)
+        logits, labels = [], []
+        for step, (x_nhwc, y_nk) in enumerate(self.batches()):
+            logits.append(self.step(x_nhwc, torch.from_numpy(y_nk).to(self.job.device)))
+            labels.append(y_nk.argmax(axis=1))
+            on_step(step + 1)
+        self.parts.refuse_idle_lora()
+        prob_nk = torch.softmax(torch.cat(logits).double(), dim=1).cpu().numpy()
+        figures = loss_and_accuracy(prob_nk, np.concatenate(labels), self.class_names, prefix="train")
+        return {"epoch": float(self.epoch), "lr": float(lr), **figures}
+
+    def batches(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+        """Yield the epoch's cells, (n, side, side, 4), and the shares of their classes, (n, n_classes)."""
         job = self.job
-        probs, labels = [], []
-        lr = self.optimizer.param_groups[0]["lr"]
+        labels = job.source.labels
+        rows = epoch_rows(labels, job.rows.train, config=job.resample, seed=job.seed, epoch=self.epoch)
         batches = iterate_batches(
-            job.opened,
-            job.rows.train,
+            job.source,
+            rows,
             batch_size=job.train.batch_size,
             out_px=job.input_px,
             augmenter=self.augmenter,
             seed=job.seed,
             epoch=self.epoch,
             shuffle=True,
-            drop_last=len(job.rows.train) >= job.train.batch_size,
+            drop_last=len(rows) >= job.train.batch_size,
         )
-        for step, (x_nhwc, rows) in enumerate(batches):
-            y_n = torch.from_numpy(job.opened.labels[rows]).to(job.device)
-            prob_nk = self._step(x_nhwc, y_n)
-            probs.append(prob_nk)
-            labels.append(job.opened.labels[rows])
-            on_step(step + 1)
-        figures = loss_and_accuracy(np.concatenate(probs), np.concatenate(labels), self.class_names, prefix="train")
-        return {"epoch": float(self.epoch), "lr": float(lr), **figures}
+        one_hot = np.eye(len(self.class_names), dtype=np.float32)
+        mixes = job.augment.mixup > 0 or job.augment.cutmix > 0
+        for step, (x_nhwc, batch_rows) in enumerate(batches):
+            y_nk = one_hot[labels[batch_rows]]
+            if mixes:
+                x_nhwc, y_nk = mix_batch(x_nhwc, y_nk, config=job.augment, seed=job.seed, epoch=self.epoch, step=step)
+            yield x_nhwc, y_nk
 
-    def _step(self, x_nhwc: NDArray[np.uint8], y_n: Tensor) -> NDArray[np.float64]:
+    def step(self, x_nhwc: NDArray[np.uint8], y_nk: Tensor) -> Tensor:
+        """Take one step of the optimizer, on as many cells at once as fit, and return the logits."""
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.job.device.type, dtype=torch.float16, enabled=self.use_amp):
-            logit_nk = _forward(self.network, x_nhwc, self.job.device)
-            loss = self.loss(logit_nk.float(), y_n)
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"The loss became {loss.item()} in epoch {self.epoch}; the network has diverged.\n"
-                f"More epochs would not bring it back. Fix: lower train.lr (now {self.job.train.lr:g}), "
-                "or set train.grad_clip."
-            )
-        self.scaler.scale(loss).backward()
+        n_at_once = self.job.train.micro_batch or len(x_nhwc)
+        weight = self.loss.weight(y_nk)
+        logits = [
+            self._gradients(x_nhwc[i : i + n_at_once], y_nk[i : i + n_at_once], weight)
+            for i in range(0, len(x_nhwc), n_at_once)
+        ]
         if self.job.train.grad_clip is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.job.train.grad_clip)
+            trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(trained, self.job.train.grad_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
-        prob_nk: NDArray[np.float64] = torch.softmax(logit_nk.detach().double(), dim=1).cpu().numpy()
-        return prob_nk
+        if self.average is not None:
+            self.average.update()
+        return torch.cat(logits)
+
+    def _gradients(self, x_nhwc: NDArray[np.uint8], y_nk: Tensor, weight: Tensor) -> Tensor:
+        """Add the gradients of some cells of a batch of that weight, and return their logits."""
+        with torch.autocast(self.job.device.type, dtype=torch.float16, enabled=self.use_amp):
+            logit_nk = _forward(self.network, x_nhwc, self.job.device).float()
+        loss = self.loss.total(logit_nk, y_nk) / weight
+        if not torch.isfinite(loss):
+            lr = peak_rate(self.job.train)
+            raise TrainingError(
+                f"The loss became {loss.item()} in epoch {self.epoch}; the network has diverged.\n"
+                f"More epochs would not bring it back. Fix: lower train.lr (now {lr:g}), or set train.grad_clip."
+            )
+        torch.autograd.backward(self.scaler.scale(loss))
+        return logit_nk.detach()
+
+    def judged_weights(self) -> AbstractContextManager[None]:
+        """Return a context in which the network has the weights that are judged and kept."""
+        return nullcontext() if self.average is None else self.average.in_place_of_weights()
 
     def stopping_figures(self) -> dict[str, float]:
+        """Return loss and accuracy on the rows that decide when to stop."""
         job = self.job
         prob_nk = predict_rows(
             self.network, job.opened, job.rows.stop, input_px=job.input_px, tta_n=1, device=job.device
@@ -202,26 +266,30 @@ class _Session:
         return loss_and_accuracy(prob_nk, job.opened.labels[job.rows.stop], self.class_names, prefix="stop")
 
     def note(self, row: dict[str, float]) -> None:
+        """Close an epoch with its figures, and keep the weights when they are the best so far."""
         if not math.isfinite(row["stop_loss"]):
             raise TrainingError(
                 f"The loss on the stopping fold is not finite in epoch {self.epoch}. Fix: lower train.lr."
             )
         if row["stop_loss"] < self.best_loss:
             self.best_loss, self.best_epoch = row["stop_loss"], self.epoch
-            self.best_weights = {name: t.detach().cpu().clone() for name, t in self.network.state_dict().items()}
+            self.best_weights = {name: t.to("cpu", copy=True) for name, t in self.parts.changing().items()}
         self.history.append(row)
         self.epoch += 1
         log.info("epoch %d: %s", self.epoch - 1, ", ".join(f"{k} {v:.4g}" for k, v in row.items()))
 
     def state(self) -> dict[str, Any]:
+        """Return all that the next epoch depends on."""
         return {
             "fingerprint": self.job.fingerprint,
             "epoch": self.epoch,
+            "phase": self.phase_index,
             "best_epoch": self.best_epoch,
             "best_loss": self.best_loss,
             "best_weights": self.best_weights,
             "history": self.history,
-            "network": self.network.state_dict(),
+            "network": self.parts.changing(),
+            "average": {} if self.average is None else self.average.state(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -230,9 +298,13 @@ class _Session:
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._enter_phase(saved["phase"])
         self.epoch, self.best_epoch, self.best_loss = saved["epoch"], saved["best_epoch"], saved["best_loss"]
         self.best_weights, self.history = saved["best_weights"], saved["history"]
-        self.network.load_state_dict(saved["network"])
+        self.parts.load(saved["network"])
+        if self.average is not None:
+            self.average.restore(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])
         self.scaler.load_state_dict(saved["scaler"])
@@ -240,18 +312,3 @@ class _Session:
         if saved["rng_cuda"]:
             torch.cuda.set_rng_state_all(saved["rng_cuda"])
         log.info("going on after epoch %d", self.epoch - 1)
-
-
-def _optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Weight decay spares biases and normalisation, as is usual since Loshchilov & Hutter (2019)."""
-    decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    spared = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": spared, "weight_decay": 0.0},
-    ]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
-    if config.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=config.lr)
-    return torch.optim.AdamW(groups, lr=config.lr)

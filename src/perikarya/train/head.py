@@ -34,6 +34,7 @@ def fit_head(
     class_names: tuple[str, ...],
     config: HeadConfig,
     progress: Callable[[int, int], None],
+    extra: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None,
 ) -> Fitted:
     """Fit the head on the training rows and choose its penalty on the stopping rows.
 
@@ -45,26 +46,30 @@ def fit_head(
         Shape (n_cells,), codes.
     train, stop
         Row numbers; training rows may repeat (resampling).
+    extra
+        Invented training cells: features, shape (n_new, n_features), in the units of ``features``, and their codes,
+        shape (n_new,). They are trained on like the others; features are standardised by the real cells alone.
 
     Raises
     ------
     TrainingError
-        If fewer than two classes are among the training rows.
+        If fewer than two classes are among the training cells.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    y_train, y_stop = labels[train], labels[stop]
+    x_new, y_new = (None, np.empty(0, np.int64)) if extra is None else extra
+    y_train, y_stop = np.concatenate([labels[train], y_new]), labels[stop]
     classes = np.unique(y_train)
     if len(classes) < 2:
         raise TrainingError("Only one class is among the training cells; there is nothing to tell apart.")
     mean, scale = _standardisation(features, train)
-    x_train = _standardised(features, train, mean, scale)
+    x_train = _standardised(features, train, mean, scale, x_new=x_new)
     x_stop = _standardised(features, stop, mean, scale)
     weight_n = class_weights(y_train, len(class_names), method=config.class_weights)[y_train]
     model = LogisticRegression(max_iter=_MAX_ITER, tol=_TOLERANCE, warm_start=True)
     history: list[dict[str, float]] = []
-    best: tuple[float, NDArray[np.float32], NDArray[np.float32]] | None = None
+    heads: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
     for index, penalty in enumerate(sorted(config.penalties, reverse=True)):
         model.set_params(C=1.0 / (penalty * float(weight_n.sum())))
         with warnings.catch_warnings():
@@ -75,14 +80,12 @@ def fit_head(
         row |= loss_and_accuracy(_softmax(x_train @ coef.T + intercept), y_train, class_names, prefix="train")
         row |= loss_and_accuracy(_softmax(x_stop @ coef.T + intercept), y_stop, class_names, prefix="stop")
         history.append(row)
+        heads.append((coef, intercept))
         progress(index + 1, len(config.penalties))
-        if best is None or row["stop_loss"] < best[0]:
-            best = (row["stop_loss"], coef, intercept)
-    if best is None:
-        raise TrainingError("No penalty was given; there is no head to fit.")
-    tensors = {"head.mean": mean, "head.scale": scale, "head.coef": best[1], "head.intercept": best[2]}
-    best_index = min(range(len(history)), key=lambda i: history[i]["stop_loss"])
-    return Fitted(history=history, best_epoch=best_index, tensors=tensors, n_params=best[1].size + best[2].size)
+    best = min(range(len(heads)), key=lambda i: history[i]["stop_loss"])
+    coef, intercept = heads[best]
+    tensors = {"head.mean": mean, "head.scale": scale, "head.coef": coef, "head.intercept": intercept}
+    return Fitted(history=history, best_epoch=best, tensors=tensors, n_params=coef.size + intercept.size)
 
 
 def predict_head(
@@ -114,11 +117,20 @@ def _standardisation(
 
 
 def _standardised(
-    features: NDArray[np.float16], rows: NDArray[np.int64], mean: NDArray[np.float32], scale: NDArray[np.float32]
+    features: NDArray[np.float16],
+    rows: NDArray[np.int64],
+    mean: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    *,
+    x_new: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    x = np.empty((len(rows), features.shape[1]), np.float32)
+    n_new = 0 if x_new is None else len(x_new)
+    x = np.empty((len(rows) + n_new, features.shape[1]), np.float32)
     for start in range(0, len(rows), _BLOCK):
-        x[start : start + _BLOCK] = features[rows[start : start + _BLOCK]]
+        block = rows[start : start + _BLOCK]
+        x[start : start + len(block)] = features[block]
+    if x_new is not None:
+        x[len(rows) :] = x_new
     x -= mean
     x /= scale
     return x
