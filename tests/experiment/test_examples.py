@@ -1,0 +1,33 @@
+"""The examples run at toy size, by nothing but ``--set``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.tiny import make_study
+
+from perikarya.config import AugmentConfig, TrainConfig, load_config
+from perikarya.experiment.run import RunListener, run_experiment
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TOY = ("models.*.weights=none", "models.*.input_px=32", "cv.n_folds=4", "cv.folds=[0]", "train.epochs=1")
+
+
+@pytest.mark.parametrize(
+    "name", ["recommended", pytest.param("study", marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
+def test_an_example_runs_at_toy_size(name: str, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", cells_per_subject=6)
+    config = load_config(EXAMPLES / f"{name}.yaml", overrides=[*TOY, f"study={study.root}"])
+    outcome = run_experiment(config, tmp_path / "run", listener=RunListener())
+    assert outcome.failed == {}
+    assert {m for m, entry in outcome.results["models"].items() if entry["kind"] == "network"} == {
+        m.name for m in config.models
+    }
+
+
+def test_the_recommended_recipe_is_the_default_of_finetune() -> None:
+    written = load_config(EXAMPLES / "recommended.yaml")
+    assert written.train == TrainConfig()
+    assert written.augment == AugmentConfig()
