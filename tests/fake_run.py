@@ -63,6 +63,7 @@ def make_fake_run(
     )
     run = RunFolder(root / "run")
     write_text(run.config, config.dump())
+    write_json(run.check, [])
     development = opened.cells[opened.cells["set"] == "development"]
     names = sorted(development["subject" if subjects_known else "image_id"].unique())
     fold_of = {name: i % n_folds for i, name in enumerate(names)}
@@ -144,7 +145,14 @@ def _write_task(
     test_ids = set(folds.loc[folds["fold"] == key.fold, "cell_id"]) if config.cv.scheme == "kfold" else set()
     is_test = opened.cells["cell_id"].isin(test_ids).to_numpy()
     is_external = (opened.cells["set"] == "external").to_numpy()
-    for name, mask, set_name in (("predictions", is_test, "development"), ("external", is_external, "external")):
+    stop_fold = (key.fold + 1) % config.cv.n_folds if config.cv.scheme == "kfold" else 0
+    is_stop = opened.cells["cell_id"].isin(set(folds.loc[folds["fold"] == stop_fold, "cell_id"])).to_numpy()
+    wanted = [
+        ("predictions", is_test, "development"),
+        ("external", is_external, "external"),
+        ("validation", is_stop, "development"),
+    ]
+    for name, mask, set_name in wanted:
         if mask.any():
             _predict(rng, key, opened, mask, set_name, skill).save(run.task(key) / f"{name}.parquet")
     history = _history(rng, opened.study.class_names, head=key.model.endswith("head"))

@@ -65,7 +65,7 @@ def drawn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     fake = make_fake_run(
         tmp_path_factory.mktemp("figures"), class_names=names, models=("alpha", "beta-head"), n_folds=3, n_cells=300
     )
-    results = evaluate_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks)
+    results = evaluate_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks).results
     return fake, results
 
 

@@ -23,6 +23,7 @@ SECTIONS = {
     "augment": config.AugmentConfig,
     "resample": config.ResampleConfig,
     "evaluate": config.EvaluateConfig,
+    "quantify": config.QuantifyConfig,
     "launch": config.LaunchConfig,
 }
 

@@ -21,6 +21,7 @@ from perikarya.settings import (
     HeadConfig,
     LaunchConfig,
     ModelConfig,
+    QuantifyConfig,
     ResampleConfig,
     Settings,
     TrainConfig,
@@ -34,6 +35,7 @@ __all__ = [
     "HeadConfig",
     "LaunchConfig",
     "ModelConfig",
+    "QuantifyConfig",
     "ResampleConfig",
     "Settings",
     "TrainConfig",
@@ -56,6 +58,9 @@ class ExperimentConfig(Settings):
     augment: AugmentConfig = AugmentConfig()
     resample: ResampleConfig = ResampleConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    quantify: QuantifyConfig = QuantifyConfig()
+    # numbers of animals to train every model on, beside all of them: adds models called '<name>@<number>'
+    learning_curve: tuple[Annotated[int, Field(ge=1)], ...] = ()
     launch: LaunchConfig = LaunchConfig()
 
     @model_validator(mode="after")

@@ -89,7 +89,6 @@ class HeadConfig(Settings):
         1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1,
     )  # fmt: skip
     class_weights: Literal["none", "balanced"] = "balanced"
-    tta_views: Literal[1, 2, 4, 8] = 1
 
 
 AUGMENT_PRESETS: dict[str, dict[str, Any]] = {
@@ -171,6 +170,23 @@ class EvaluateConfig(Settings):
     n_bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     seed: int = 0
+    interval: Literal["percentile", "bca"] = "bca"  # of bootstrap draws; both widened for few animals
+    stratify: Literal["none", "group"] = "none"  # group: each draw keeps the number of animals of every group
+    n_permutations: Annotated[int, Field(ge=100, le=1_000_000)] = 2000  # of the comparison of two models
+    conformal: Annotated[float, Field(gt=0.5, lt=1)] = 0.9  # share of each class whose set must hold the true class
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.0  # abstain where the largest probability is below; 0: never
+
+
+class QuantifyConfig(Settings):
+    """How damage is estimated from predicted cells."""
+
+    # adjusted: by the confusion matrix; probabilistic: by mean probabilities; em: prior shift (Saerens 2002)
+    correction: Literal["none", "adjusted", "probabilistic", "em"] = "probabilistic"
+    control: str | None = None  # the group others are compared with; None: the first of the study
+    n_bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 2000
+    n_permutations: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    seed: int = 0
 
 
 class LaunchConfig(Settings):
@@ -191,7 +207,7 @@ class ModelConfig(Settings):
     model.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}(@[0-9]+)?$")]  # @8: trained on 8 animals
     arch: str = ""
     strategy: Literal["auto", "head", "finetune", "head-then-finetune", "lora"] = "auto"
     # default (the zoo's), imagenet, none, a local .safetensors / .pth file, or hf-hub:owner/name
@@ -199,6 +215,7 @@ class ModelConfig(Settings):
     channels: Channels = "rgb+mask"  # what the network is shown; masked-rgb: black outside the outline
     input_px: Annotated[int, Field(ge=16, le=1024)] | None = None  # None: the zoo's size for the strategy
     mask_init: Literal["zero", "mean", "random"] = "zero"
+    train_subjects: Annotated[int, Field(ge=1)] | None = None  # train on so many animals (or images); None: on all
     train: dict[str, Any] = Field(default_factory=dict)
     head: dict[str, Any] = Field(default_factory=dict)
     augment: dict[str, Any] = Field(default_factory=dict)

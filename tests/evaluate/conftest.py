@@ -15,4 +15,4 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
 
 @pytest.fixture(scope="session")
 def results(fake: FakeRun) -> dict[str, Any]:
-    return evaluate_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks)
+    return evaluate_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks).results

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, logit
 from scipy.stats import norm, t
 from tests.evaluate.test_metrics import overall_by_sklearn, per_class_by_sklearn
 from tests.fake_run import CLASSES, FakeRun, make_fake_run
 
 from perikarya.errors import DataError, RunError
-from perikarya.evaluate.collect import evaluate_run, write_results
+from perikarya.evaluate.collect import Evaluation, evaluate_run, write_results
 from perikarya.evaluate.metrics import OVERALL, PER_CLASS
 from perikarya.runs import RunFolder, TaskKey
 
@@ -107,11 +108,18 @@ def test_regions_and_groups_are_scored_alone(fake: FakeRun, results: dict[str, A
             assert block["n_cells"] == inside["cell_id"].nunique()
 
 
+@pytest.fixture(scope="module")
+def by_percentiles(fake: FakeRun) -> dict[str, Any]:
+    settings = fake.config.evaluate.model_copy(update={"interval": "percentile"})
+    config = fake.config.model_copy(update={"evaluate": settings})
+    return evaluate_run(fake.run, fake.opened.cells, fake.opened.study, config, tasks=fake.tasks).results
+
+
 @pytest.mark.parametrize(
     ("file", "set_name", "by"), [("predictions", "cv", ["seed"]), ("external", "external", ["seed", "fold"])]
 )
-def test_intervals_are_percentiles_over_resampled_subjects(
-    fake: FakeRun, results: dict[str, Any], file: str, set_name: str, by: list[str]
+def test_intervals_are_widened_percentiles_over_resampled_subjects(
+    fake: FakeRun, by_percentiles: dict[str, Any], file: str, set_name: str, by: list[str]
 ) -> None:
     """The same draws of subjects for all parts, rows copied one by one."""
     frame = read(fake, file, "alpha")
@@ -126,10 +134,18 @@ def test_intervals_are_percentiles_over_resampled_subjects(
     draws = [
         np.mean([np.concatenate([correct[subjects[i]] for i in draw]).mean() for correct in parts]) for draw in taken
     ]
-    n = len(subjects)
-    tail = 100 * norm.cdf(-np.sqrt(n / (n - 1)) * t.ppf(0.975, n - 1))
-    expected = np.percentile(draws, [tail, 100 - tail])
-    np.testing.assert_allclose(results["models"]["alpha"][set_name]["accuracy"]["ci95"], expected, atol=1e-12)
+    n_of = frame.drop_duplicates("cell_id").groupby("subject").size().to_numpy()
+    effective = n_of.sum() ** 2 / (n_of**2).sum()  # animals of equal size that would weigh as much
+
+    def accuracy(kept: list[str]) -> float:
+        return float(np.mean([np.concatenate([correct[s] for s in kept]).mean() for correct in parts]))
+
+    without = np.array([accuracy([s for s in subjects if s != out]) for out in subjects])
+    jackknife = np.sqrt((len(subjects) - 1) * without.var())
+    factor = t.ppf(0.975, effective - 1) / norm.ppf(0.975) * max(1.0, jackknife / np.std(draws))
+    estimate, ends = logit(accuracy(subjects)), logit(np.percentile(draws, [2.5, 97.5]))
+    expected = expit(estimate + factor * (ends - estimate))
+    np.testing.assert_allclose(by_percentiles["models"]["alpha"][set_name]["accuracy"]["ci95"], expected, atol=1e-9)
 
 
 def test_the_ranking_is_by_external_balanced_accuracy(results: dict[str, Any]) -> None:
@@ -150,7 +166,7 @@ def test_results_are_plain_json_and_the_tidy_table_repeats_them(
     fake: FakeRun, results: dict[str, Any], tmp_path: Path
 ) -> None:
     run = RunFolder(tmp_path)
-    write_results(run, results)
+    write_results(run, Evaluation(results, None))
     assert json.loads(run.results.read_text()) == results
     table = pd.read_csv(tmp_path / "metrics.csv", keep_default_na=False, na_values=[""])
     key = ["model", "set", "scope", "scope_value", "class", "metric"]
@@ -169,7 +185,7 @@ def test_results_are_plain_json_and_the_tidy_table_repeats_them(
 def test_a_partial_run_is_scored_and_says_what_is_missing(tmp_path: Path) -> None:
     missing = [TaskKey("alpha", 0, 3), TaskKey("beta", 0, 0)]
     fake = make_fake_run(tmp_path, skip=missing)
-    found = evaluate_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks)
+    found = evaluate_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks).results
     assert found["protocol"]["incomplete"] == ["alpha/seed0/fold3", "beta/seed0/fold0"]
     assert "2 of 10 trainings have not finished" in found["protocol"]["warnings"][0]
     tested = pd.read_parquet(fake.run.folds)
@@ -189,7 +205,7 @@ def test_a_run_without_a_finished_task_is_refused(tmp_path: Path) -> None:
 
 def test_a_single_training_is_ranked_by_the_external_set(tmp_path: Path) -> None:
     fake = make_fake_run(tmp_path, scheme="single", models=("alpha",))
-    found = evaluate_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks)
+    found = evaluate_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks).results
     entry = found["models"]["alpha"]
     assert entry["cv"] is None
     assert entry["scopes_of"] == "external"
@@ -199,7 +215,7 @@ def test_a_single_training_is_ranked_by_the_external_set(tmp_path: Path) -> None
 
 def test_without_an_external_set_the_ranking_is_by_cross_validation(tmp_path: Path) -> None:
     fake = make_fake_run(tmp_path, n_external=0, models=("alpha", "beta"))
-    found = evaluate_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks)
+    found = evaluate_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks).results
     assert {r["metric"] for r in found["ranking"]} == {"cv balanced_accuracy"}
     assert found["models"]["alpha"]["external"] is None
     assert found["protocol"]["unit"] == "subject"
@@ -207,7 +223,7 @@ def test_without_an_external_set_the_ranking_is_by_cross_validation(tmp_path: Pa
 
 def test_unknown_animals_give_intervals_over_images_and_a_warning(tmp_path: Path) -> None:
     fake = make_fake_run(tmp_path, subjects_known=False, models=("alpha",))
-    found = evaluate_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks)
+    found = evaluate_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks).results
     assert found["protocol"]["interval_unit"] == {"cv": "image_id", "external": "image_id"}
     assert found["models"]["alpha"]["external"]["n_subjects"] is None
     assert any("resample images" in w for w in found["protocol"]["warnings"])
@@ -216,7 +232,7 @@ def test_unknown_animals_give_intervals_over_images_and_a_warning(tmp_path: Path
 def test_cells_that_nothing_ties_together_get_wilson_intervals(tmp_path: Path) -> None:
     fake = make_fake_run(tmp_path, subjects_known=False, models=("alpha",), scheme="single")
     cells = fake.opened.cells.assign(image_id=fake.opened.cells["cell_id"])
-    found = evaluate_run(fake.run, cells, fake.opened.study, fake.config, tasks=fake.tasks)
+    found = evaluate_run(fake.run, cells, fake.opened.study, fake.config, tasks=fake.tasks).results
     block = found["models"]["alpha"]["external"]
     p, n, z = block["accuracy"]["mean"], 240, 1.959963984540054
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -258,7 +274,7 @@ def test_a_region_without_a_class_has_no_balanced_accuracy(tmp_path: Path) -> No
     fake = make_fake_run(tmp_path, models=("alpha",), scheme="single")
     cells = fake.opened.cells.copy()
     cells.loc[(cells["region"] == "DG") & (cells["label"] == "pyknotic"), "region"] = "CA1"
-    found = evaluate_run(fake.run, cells, fake.opened.study, fake.config, tasks=fake.tasks)
+    found = evaluate_run(fake.run, cells, fake.opened.study, fake.config, tasks=fake.tasks).results
     block = found["models"]["alpha"]["regions"]["DG"]
     assert block["balanced_accuracy"] == {"mean": None, "sd_folds": None, "ci95": None}
     assert block["per_class"]["pyknotic"]["recall"]["mean"] is None

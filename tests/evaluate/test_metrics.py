@@ -17,7 +17,9 @@ from perikarya.evaluate.metrics import (
     OVERALL,
     PER_CLASS,
     auc_one,
+    average_precision_one,
     confidence_bins,
+    precision_recall_points,
     reliability_points,
     roc_points,
     tally_of,
@@ -34,6 +36,7 @@ def overall_by_sklearn(label: NDArray[np.int64], prob: NDArray[np.float64]) -> d
     k = prob.shape[1]
     predicted = prob.argmax(axis=1)
     classes = list(range(k))
+    steps = [abs(int(a) - int(b)) for a, b in zip(label, predicted, strict=True)]
     return {
         "accuracy": sk.accuracy_score(label, predicted),
         "balanced_accuracy": sk.recall_score(label, predicted, labels=classes, average="macro"),
@@ -41,7 +44,12 @@ def overall_by_sklearn(label: NDArray[np.int64], prob: NDArray[np.float64]) -> d
         "macro_auc": float(np.mean([sk.roc_auc_score(label == c, prob[:, c]) for c in classes])),
         "loss": math.fsum(-math.log(max(prob[i, c], 1e-7)) for i, c in enumerate(label)) / len(label),
         "ece": ece_in_plain_python(label, prob),
+        "macro_ap": float(np.mean([sk.average_precision_score(label == c, prob[:, c]) for c in classes])),
+        "brier": float(((np.eye(k)[label] - prob) ** 2).sum(axis=1).mean()),
+        "kappa": sk.cohen_kappa_score(label, predicted, labels=classes),
         "qwk": sk.cohen_kappa_score(label, predicted, weights="quadratic", labels=classes),
+        "adjacent_error": steps.count(1) / len(label),
+        "severe_error": sum(s > 1 for s in steps) / len(label) if k > 2 else math.nan,
     }
 
 
@@ -61,9 +69,11 @@ def per_class_by_sklearn(label: NDArray[np.int64], prob: NDArray[np.float64], c:
     predicted = prob.argmax(axis=1)
     return {
         "recall": sk.recall_score(label == c, predicted == c),
+        "specificity": sk.recall_score(label != c, predicted != c),
         "precision": sk.precision_score(label == c, predicted == c, zero_division=np.nan),
         "f1": sk.f1_score(label == c, predicted == c, zero_division=0),
         "auc": sk.roc_auc_score(label == c, prob[:, c]),
+        "ap": sk.average_precision_score(label == c, prob[:, c]),
         "loss": float(np.mean([-math.log(max(prob[i, c], 1e-7)) for i in np.flatnonzero(label == c)])),
     }
 
@@ -74,7 +84,7 @@ def test_every_overall_metric_equals_scikit_learn(k: int) -> None:
     tally, expected = tally_of(label, prob), overall_by_sklearn(label, prob)
     assert set(expected) == set(OVERALL.names()), "a metric without an independent check"
     for name, metric in OVERALL.items():
-        assert metric.compute(tally) == pytest.approx(expected[name], abs=1e-12), name
+        assert metric.compute(tally) == pytest.approx(expected[name], abs=1e-12, nan_ok=True), name
 
 
 @pytest.mark.parametrize("k", [2, 3, 12])
@@ -91,11 +101,44 @@ def test_every_class_metric_equals_scikit_learn(k: int) -> None:
 def test_scores_of_an_absent_class_are_undefined_not_zero() -> None:
     label, prob = sample(200, 3, seed=3)
     tally = tally_of(label[label != 2], prob[label != 2])
-    for name in ("recall", "f1", "auc", "loss"):
+    for name in ("recall", "f1", "auc", "ap", "loss"):
         assert np.isnan(PER_CLASS.get(name).compute(tally)[2]), name
-    for name in ("balanced_accuracy", "macro_f1", "macro_auc"):
+    assert np.isfinite(PER_CLASS.get("specificity").compute(tally)[2])
+    for name in ("balanced_accuracy", "macro_f1", "macro_auc", "macro_ap"):
         assert np.isnan(OVERALL.get(name).compute(tally)), name
-    assert np.isfinite(OVERALL.get("accuracy").compute(tally))
+    for name in ("accuracy", "brier", "kappa", "adjacent_error", "severe_error"):
+        assert np.isfinite(OVERALL.get(name).compute(tally)), name
+
+
+@pytest.mark.parametrize("absent", [None, 2])
+def test_the_classification_report_of_scikit_learn_says_the_same(absent: int | None) -> None:
+    label, prob = sample(300, 4, seed=21, decimals=1)
+    label, prob = label[label != absent], prob[label != absent]
+    tally = tally_of(label, prob)
+    report = sk.classification_report(
+        label, prob.argmax(axis=1), labels=range(4), output_dict=True, zero_division=np.nan
+    )
+    for c in set(range(4)) - {absent}:
+        for ours, theirs in (("recall", "recall"), ("precision", "precision"), ("f1", "f1-score")):
+            assert PER_CLASS.get(ours).compute(tally)[c] == pytest.approx(report[str(c)][theirs], abs=1e-12)
+        assert tally.confusion[c].sum() == report[str(c)]["support"]
+    assert OVERALL.get("loss").compute(tally) == pytest.approx(sk.log_loss(label, prob, labels=range(4)), abs=1e-12)
+    brier = sk.brier_score_loss(label, prob, labels=range(4), scale_by_half=False)
+    assert OVERALL.get("brier").compute(tally) == pytest.approx(brier, abs=1e-12)
+
+
+def test_with_two_classes_no_error_is_severe_and_its_rate_is_undefined() -> None:
+    label, prob = sample(50, 2, seed=2)
+    tally = tally_of(label, prob)
+    assert np.isnan(OVERALL.get("severe_error").compute(tally))
+    accuracy, adjacent = (OVERALL.get(n).compute(tally) for n in ("accuracy", "adjacent_error"))
+    assert adjacent == pytest.approx(1 - accuracy)
+
+
+def test_the_brier_score_runs_from_zero_to_two() -> None:
+    prob = np.eye(3)
+    assert OVERALL.get("brier").compute(tally_of(np.array([0, 1, 2]), prob)) == 0
+    assert OVERALL.get("brier").compute(tally_of(np.array([1, 2, 0]), prob)) == 2
 
 
 def test_precision_of_a_class_never_predicted_is_undefined_and_its_f1_is_zero() -> None:
@@ -105,9 +148,10 @@ def test_precision_of_a_class_never_predicted_is_undefined_and_its_f1_is_zero() 
     assert PER_CLASS.get("f1").compute(tally)[1] == 0
 
 
-def test_kappa_of_one_class_only_is_undefined() -> None:
+@pytest.mark.parametrize("name", ["kappa", "qwk"])
+def test_kappa_of_one_class_only_is_undefined(name: str) -> None:
     tally = tally_of(np.zeros(4, np.int64), np.tile([0.9, 0.1], (4, 1)))
-    assert np.isnan(OVERALL.get("qwk").compute(tally))
+    assert np.isnan(OVERALL.get(name).compute(tally))
 
 
 def test_a_certain_and_wrong_network_has_a_finite_loss() -> None:
@@ -149,8 +193,28 @@ def test_scores_do_not_depend_on_the_order_of_cells_nor_on_seeing_each_twice(k: 
 def test_perfect_predictions_get_perfect_scores() -> None:
     label = np.repeat([0, 1, 2], 5)
     tally = tally_of(label, np.eye(3)[label])
-    best = {"accuracy": 1, "balanced_accuracy": 1, "macro_f1": 1, "macro_auc": 1, "loss": 0, "ece": 0, "qwk": 1}
-    assert {n: float(m.compute(tally)) for n, m in OVERALL.items()} == best
+    zero = {"loss", "brier", "ece", "adjacent_error", "severe_error"}
+    assert {n: float(m.compute(tally)) for n, m in OVERALL.items()} == {
+        n: float(n not in zero) for n in OVERALL.names()
+    }
+    assert zero == {n for n, m in OVERALL.items() if not m.higher_is_better}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=1, max_size=40))
+def test_average_precision_is_the_area_of_the_steps_of_scikit_learns_curve(cells: list[tuple[bool, int]]) -> None:
+    positive = np.array([c[0] for c in cells])
+    score = np.array([c[1] for c in cells], dtype=float)
+    if not positive.any():
+        assert math.isnan(average_precision_one(positive, score))
+        with pytest.raises(DataError, match="cells of its class"):
+            precision_recall_points(positive, score)
+        return
+    assert average_precision_one(positive, score) == pytest.approx(sk.average_precision_score(positive, score))
+    precision, recall, _ = sk.precision_recall_curve(positive, score)
+    found_recall, found_precision = precision_recall_points(positive, score)
+    np.testing.assert_allclose(found_recall, recall[:-1][::-1])  # theirs ends in a point (0, 1) that is not data
+    np.testing.assert_allclose(found_precision, precision[:-1][::-1])
 
 
 def test_a_confidence_on_the_edge_of_two_bins_belongs_to_the_lower() -> None:

@@ -8,7 +8,16 @@ import pytest
 from tests.fake_run import FakeRun
 
 from perikarya.errors import DataError, RunError
-from perikarya.evaluate.outputs import Scored, average, load_history, load_result, pool
+from perikarya.evaluate.outputs import (
+    Scored,
+    TaskOutput,
+    average,
+    load_history,
+    load_outputs,
+    load_result,
+    model_scores,
+    pool,
+)
 from perikarya.runs import TaskKey
 
 A = Scored(np.array([4, 2]), np.array([0, 1]), np.array([[0.9, 0.1], [0.4, 0.6]]))
@@ -55,3 +64,75 @@ def test_a_truncated_result_names_what_it_lacks(fake: FakeRun) -> None:
             load_result(fake.run, fake.tasks[0])
     finally:
         path.write_bytes(kept)
+
+
+def scored(rows: list[int], seed: int) -> Scored:
+    prob_nk = np.random.default_rng(seed).dirichlet([1, 1], len(rows))
+    return Scored(np.array(rows), np.array(rows) % 2, prob_nk)
+
+
+def output(model: str, seed: int, fold: int, *, tta: bool = False, external: bool = True) -> TaskOutput:
+    draw = 100 * seed + 10 * fold + ord(model[0])
+    test, outside = scored([2 * fold, 2 * fold + 1], draw), scored([10, 11, 12], draw + 1)
+    return TaskOutput(
+        key=TaskKey(model, seed, fold),
+        result={},
+        test=test,
+        external=outside if external else None,
+        validation=scored([6, 7], draw + 2),
+        test_tta=scored([2 * fold, 2 * fold + 1], draw + 3) if tta else None,
+        external_tta=scored([10, 11, 12], draw + 4) if tta and external else None,
+    )
+
+
+def test_views_and_ensembles_are_entries_of_their_own_and_the_last_asks_all_models() -> None:
+    outputs = [output("lite0", s, f, tta=True) for s in (0, 1) for f in (0, 1)]
+    outputs += [output("vit", s, f) for s in (0, 1) for f in (0, 1)]
+    entries = {m.name: m for m in model_scores(outputs)}
+    assert list(entries) == [
+        "lite0", "lite0 (ensemble)", "lite0 (TTA)", "lite0 (TTA, ensemble)", "vit", "vit (ensemble)",
+        "all models (ensemble)",
+    ]  # fmt: skip
+    assert [m.base for m in entries.values()] == ["lite0"] * 4 + ["vit"] * 2 + ["all models"]
+    np.testing.assert_array_equal(entries["lite0 (TTA)"].tests[1].prob_nk, outputs[1].test_tta.prob_nk)
+    views = [o.external_tta.prob_nk for o in outputs[:4]]
+    np.testing.assert_allclose(entries["lite0 (TTA, ensemble)"].external[0].prob_nk, np.mean(views, axis=0))
+    everyone = entries["all models (ensemble)"]
+    assert len(everyone.outputs) == 8
+    np.testing.assert_allclose(
+        everyone.external[0].prob_nk, np.mean([*views, *(o.external.prob_nk for o in outputs[4:])], axis=0)
+    )
+    assert len(everyone.pooled) == 2, "one per seed"
+    of_seed_1 = np.mean([np.vstack([outputs[i].test_tta.prob_nk for i in (2, 3)]),
+                         np.vstack([outputs[i].test.prob_nk for i in (6, 7)])], axis=0)  # fmt: skip
+    np.testing.assert_allclose(everyone.pooled[1].prob_nk, of_seed_1)
+
+
+def test_a_model_that_stays_alone_is_not_part_of_the_ensemble_of_all() -> None:
+    outputs = [output(m, 0, f) for m in ("lite0", "vit", "lite0@3") for f in (0, 1)]
+    entries = {m.name: m for m in model_scores(outputs, alone=["lite0@3"])}
+    assert {o.key.model for o in entries["all models (ensemble)"].outputs} == {"lite0", "vit"}
+    assert "lite0@3" in entries
+    assert "all models (ensemble)" not in {m.name for m in model_scores(outputs, alone=["lite0@3", "vit"])}
+
+
+def test_models_tested_on_different_cells_have_no_cross_validated_ensemble() -> None:
+    outputs = [output("lite0", 0, 0), output("lite0", 0, 1), output("vit", 0, 0)]  # a fold of vit is not finished
+    everyone = model_scores(outputs)[-1]
+    assert everyone.name == "all models (ensemble)"
+    assert everyone.pooled == []
+    assert len(everyone.external) == 1
+
+
+def test_half_a_run_with_views_has_no_entry_for_them() -> None:
+    outputs = [output("lite0", 0, 0, tta=True), output("lite0", 0, 1)]
+    assert [m.name for m in model_scores(outputs)] == ["lite0", "lite0 (ensemble)"]
+
+
+def test_validation_cells_come_back_with_the_task(fake: FakeRun) -> None:
+    outputs = load_outputs(fake.run, fake.tasks, fake.opened.cells, fake.opened.study.class_names)
+    for one in outputs:
+        following = next(o for o in outputs if (o.key.model, o.key.seed) == (one.key.model, one.key.seed)
+                         and o.key.fold == (one.key.fold + 1) % 5)  # fmt: skip
+        assert one.validation is not None
+        assert set(one.validation.row_n) == set(following.test.row_n), "fold k stops with fold k + 1"

@@ -14,17 +14,22 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 TOY = ("models.*.weights=none", "models.*.input_px=32", "cv.n_folds=4", "cv.folds=[0]", "train.epochs=1")
 
 
+FEWER = {"learning_curve": ("learning_curve=[2,3]", "seeds=[0]")}
+
+
 @pytest.mark.parametrize(
-    "name", ["recommended", pytest.param("study", marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    "name",
+    ["recommended", "learning_curve", pytest.param("study", marks=[pytest.mark.slow, pytest.mark.timeout(1800)])],
 )
 def test_an_example_runs_at_toy_size(name: str, tmp_path: Path) -> None:
     study = make_study(tmp_path / "study", cells_per_subject=6)
-    config = load_config(EXAMPLES / f"{name}.yaml", overrides=[*TOY, f"study={study.root}"])
+    config = load_config(EXAMPLES / f"{name}.yaml", overrides=[*TOY, *FEWER.get(name, ()), f"study={study.root}"])
     outcome = run_experiment(config, tmp_path / "run", listener=RunListener())
     assert outcome.failed == {}
-    assert {m for m, entry in outcome.results["models"].items() if entry["kind"] == "network"} == {
+    points = {f"{m.name}@{n}" for m in config.models for n in config.learning_curve}
+    assert {entry["base"] for entry in outcome.results["models"].values() if entry["kind"] == "network"} == {
         m.name for m in config.models
-    }
+    } | points
 
 
 def test_the_recommended_recipe_is_the_default_of_finetune() -> None:

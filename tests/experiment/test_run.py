@@ -16,7 +16,7 @@ import pytest
 from tests.tiny import make_study
 
 from perikarya.config import ExperimentConfig
-from perikarya.errors import DataError, RunError
+from perikarya.errors import ConfigError, DataError, RunError
 from perikarya.experiment.run import RunListener, run_experiment
 from perikarya.experiment.status import run_status
 from perikarya.launch.local import Event
@@ -32,7 +32,7 @@ def config(study: Path, **changes: object) -> ExperimentConfig:
             {"name": "cnn", "arch": "custom_cnn", "input_px": 32},
             {"name": "lite", "arch": "efficientnet_lite0", "weights": "none", "strategy": "head", "input_px": 32},
         ],
-        "train": {"epochs": 3, "batch_size": 16, "tta_views": 1},
+        "train": {"epochs": 3, "batch_size": 16, "tta_views": 2},
         "evaluate": {"n_bootstrap": 100},
         "launch": {"threads": 1},
     }
@@ -41,7 +41,15 @@ def config(study: Path, **changes: object) -> ExperimentConfig:
 
 def fingerprint(run: Path) -> dict[str, str]:
     """Hash of everything that must not depend on what happened on the way."""
-    names = ("predictions.parquet", "external.parquet", "history.csv", "model.safetensors", "folds.parquet")
+    names = (
+        "predictions.parquet",
+        "validation.parquet",
+        "external_tta.parquet",
+        "external.parquet",
+        "history.csv",
+        "model.safetensors",
+        "folds.parquet",
+    )
     files = sorted(p for p in run.rglob("*") if p.name in names)
     return {str(p.relative_to(run)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
@@ -63,10 +71,12 @@ def test_a_run_writes_the_files_of_the_architecture(undisturbed: Path) -> None:
     task = undisturbed / "tasks" / "cnn" / "seed0" / "fold2"
     names = {p.name for p in task.iterdir()}
     wanted = {"result.json", "predictions.parquet", "external.parquet", "history.csv", "model.safetensors", "task.log"}
+    wanted |= {"validation.parquet", "predictions_tta.parquet", "external_tta.parquet"}
     assert names == wanted
+    assert not list(undisturbed.glob("tasks/lite/*/*/*_tta.parquet")), "a head sees one view"
     results = json.loads((undisturbed / "results.json").read_text())
     assert results["schema_version"] == 1
-    assert {"cnn", "lite"} <= set(results["models"])
+    assert {"cnn", "cnn (TTA, ensemble)", "lite", "all models (ensemble)"} <= set(results["models"])
     accuracy = results["models"]["cnn"]["external"]["accuracy"]
     assert set(accuracy) >= {"mean", "sd_folds", "ci95"}
     assert 0 <= accuracy["mean"] <= 1
@@ -80,9 +90,44 @@ def test_each_cell_is_tested_once_and_never_trained_on_by_its_tester(undisturbed
     for fold in range(4):
         table = pd.read_parquet(undisturbed / f"tasks/cnn/seed0/fold{fold}/predictions.parquet")
         result = json.loads((undisturbed / f"tasks/cnn/seed0/fold{fold}/result.json").read_text())
+        stopping = pd.read_parquet(undisturbed / f"tasks/cnn/seed0/fold{fold}/validation.parquet")
+        following = pd.read_parquet(undisturbed / f"tasks/cnn/seed0/fold{(fold + 1) % 4}/predictions.parquet")
+        assert set(stopping["cell_id"]) == set(following["cell_id"]), "validation cells test the next network"
         assert result["n_train"] + result["n_stop"] + result["n_test"] == (cells["set"] == "development").sum()
         seen += table["cell_id"].tolist()
     assert sorted(seen) == sorted(cells.index[cells["set"] == "development"])
+
+
+def test_views_of_a_cell_are_averaged_in_a_file_of_their_own(undisturbed: Path) -> None:
+    import pandas as pd
+
+    folder = undisturbed / "tasks/cnn/seed0/fold0"
+    one, several = (pd.read_parquet(folder / f"external{s}.parquet").set_index("cell_id") for s in ("", "_tta"))
+    assert set(one.index) == set(several.index)
+    prob = [c for c in one if c.startswith("prob_")]
+    assert (one[prob] - several.loc[one.index, prob]).abs().to_numpy().max() > 1e-4
+
+
+def test_a_learning_curve_trains_every_model_on_nested_sets_of_animals(study: Path, tmp_path: Path) -> None:
+    lite = {"name": "lite", "arch": "efficientnet_lite0", "weights": "none", "strategy": "head", "input_px": 32}
+    asked = config(study, models=[lite], learning_curve=[2, 3], cv={"n_folds": 4, "folds": [0, 2]})
+    outcome = run_experiment(asked, tmp_path / "run", listener=RunListener())
+    assert outcome.failed == {}
+    results = {key: json.loads((outcome.plan.run.task(key) / "result.json").read_text()) for key in outcome.plan.tasks}
+    n_animals = {str(key): r["n_train_subjects"] for key, r in results.items()}
+    assert {n for key, n in n_animals.items() if key.startswith("lite@2/")} == {2}
+    assert {n for key, n in n_animals.items() if key.startswith("lite@3/")} == {3}
+    of_model = {m: sum(r["n_train"] for k, r in results.items() if k.model == m) for m in ("lite@2", "lite@3", "lite")}
+    assert of_model["lite@2"] < of_model["lite@3"] < of_model["lite"]
+    assert outcome.results["models"]["lite@2"]["train_subjects"] == 2
+    assert {r["model"] for r in outcome.results["ranking"]} == {"lite", "lite (ensemble)"}
+    run_experiment(asked, tmp_path / "run", listener=RunListener())  # the same command goes on, adding nothing
+
+
+def test_more_animals_than_a_fold_leaves_are_refused_before_anything_is_written(study: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="A training on 99 groups"):
+        run_experiment(config(study, learning_curve=[99]), tmp_path / "run", listener=RunListener())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_second_call_keeps_what_is_done(undisturbed: Path, study: Path) -> None:

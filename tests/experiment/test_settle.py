@@ -52,6 +52,17 @@ def test_a_large_network_takes_its_batch_in_parts_that_divide_it() -> None:
     assert train.checkpointing is NETWORKS.get("swin_large").checkpointing
 
 
+def test_a_learning_curve_adds_each_model_once_per_number_of_animals() -> None:
+    content = {"name": "x", "study": "s", "models": ["efficientnet_lite0", "custom_cnn"], "learning_curve": [4, 8]}
+    config = resolve_config(ExperimentConfig.model_validate(content), on_gpu=False)
+    assert {m.name: m.train_subjects for m in config.models} == {
+        "efficientnet_lite0": None, "custom_cnn": None, "efficientnet_lite0@4": 4, "efficientnet_lite0@8": 8,
+        "custom_cnn@4": 4, "custom_cnn@8": 8,
+    }  # fmt: skip
+    assert config.model("efficientnet_lite0@4").strategy == config.model("efficientnet_lite0").strategy
+    assert resolve_config(config, on_gpu=False) == config
+
+
 def test_a_settled_experiment_settles_to_itself() -> None:
     config, _ = settled(strategy="finetune", resample={"method": "smote"})
     assert resolve_config(config, on_gpu=True) == config

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
+from timm.layers import BatchNormAct2d, StdConv2dSame
+from timm.models import ResNetV2, VisionTransformer
 from timm.models.resnet import BasicBlock, ResNet
+from timm.models.vision_transformer_hybrid import HybridEmbed
 from torch import nn
 
 from perikarya.models.build import CellNetwork
-from perikarya.models.nets import CustomCnn, JoinedNetwork
+from perikarya.models.nets import CustomCnn, JoinedNetwork, pool_class_and_mean
 
 SIDE_PX, SQUARE_PX = 64, 24
 NONE, RED, GREEN = 0, 1, 2
@@ -50,6 +53,25 @@ def _convnext() -> nn.Module:
     return timm.create_model("convnext_atto", output_stride=8, drop_path_rate=0.0, **layers, **_IO)
 
 
+def _hybrid_vit() -> nn.Module:
+    """A transformer on a BiT ResNet, as timm builds vit_base_r50_s16_384: its places are those of the ResNet.
+
+    Its normalisation is of batches, not of groups of channels: groups are normalised over the whole picture, so that a
+    square here would show at every place, and a network may read it off any of them.
+    """
+    resnet = ResNetV2(
+        layers=(1, 1), channels=(32, 64), stem_chs=16, in_chans=4, num_classes=0, global_pool="", preact=False,
+        stem_type="same", conv_layer=partial(StdConv2dSame, eps=1e-8), norm_layer=BatchNormAct2d,
+    )  # fmt: skip
+    return VisionTransformer(embed_layer=partial(HybridEmbed, backbone=resnet), **{**_VIT, "patch_size": 1})
+
+
+def _class_and_mean() -> nn.Module:
+    vit = timm.create_model("vit_tiny_patch16_224", **_VIT)
+    pool_class_and_mean(vit, n_classes=3)
+    return vit
+
+
 # with a fine last grid (8 x 8), so that a place in it is a place in the picture
 FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "custom_cnn": lambda: CustomCnn(in_chans=4, n_classes=3),
@@ -64,6 +86,8 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "vit without class token": lambda: timm.create_model(
         "vit_tiny_patch16_224", class_token=False, global_pool="avg", fc_norm=False, **_VIT
     ),
+    "vit of class token and mean": _class_and_mean,
+    "hybrid vit": _hybrid_vit,
     "dinov3": lambda: timm.create_model("vit_small_patch16_dinov3", init_values=None, global_pool="token", **_VIT),
 }
 
@@ -98,10 +122,14 @@ def peak_corners(maps_nhw: NDArray[np.float32]) -> NDArray[np.int64]:
 
 @cache
 def trained(family: str, *, seed: int = 0) -> CellNetwork:
+    """Train a network of a family to tell the squares apart."""
+    torch.manual_seed(seed)
+    return learned(CellNetwork(FAMILIES[family](), mean=(0.5,) * 3, std=(0.5,) * 3), family, seed=seed)
+
+
+def learned(network: CellNetwork, family: str, *, seed: int = 0) -> CellNetwork:
     """Train until three batches in a row are right; raise where that never comes."""
     torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    network = CellNetwork(FAMILIES[family](), mean=(0.5,) * 3, std=(0.5,) * 3)
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
     right = 0
@@ -118,3 +146,13 @@ def trained(family: str, *, seed: int = 0) -> CellNetwork:
             network.zero_grad()
             return network.eval()
     raise AssertionError(f"{family} has not learned its task, so there is nothing to explain")
+
+
+def small_square(n: int, *, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Paint cells with one red square of 16 px, off the border; return them and the squares' middles, (n, 2), y, x."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(118, 138, (n, 4, SIDE_PX, SIDE_PX)).astype(np.uint8)
+    first = rng.integers(8, SIDE_PX - 24, (n, 2))
+    for cell, (row, column) in zip(x, first, strict=True):
+        cell[0, row : row + 16, column : column + 16] = 255
+    return x, first + 8

@@ -14,7 +14,8 @@ from perikarya.data.store import OpenStudy
 from perikarya.errors import TrainingError
 from perikarya.models import embed as module
 from perikarya.models.build import build_feature_extractor
-from perikarya.models.embed import compute_features, embed, features_path, load_features
+from perikarya.models.embed import compute_features, embed
+from perikarya.models.feature_cache import features_path, load_features
 from perikarya.models.weights import RANDOM, WeightsFile
 
 ARCH, SIDE = "efficientnet_lite0", 32

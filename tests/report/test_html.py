@@ -3,88 +3,23 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from tests.fake_run import FakeRun, make_fake_run
+from tests.fake_run import make_fake_run
+from tests.report.conftest import parse, report_of
 
-from perikarya.evaluate.collect import evaluate_run, write_results
-from perikarya.figures import style
 from perikarya.report import build_report, html
-from perikarya.report.content import headline, interval, number, warnings_of
+from perikarya.report.content import headline, warnings_of
 from perikarya.report.images import MAX_IMAGE_BYTES, embed
-from perikarya.runs import TaskKey
+from perikarya.report.words import interval, number
 
 ATTACK = "<script>alert('x')</script>"
-VOID = {"meta", "img", "br", "link", "hr", "input"}
-
-
-@dataclass
-class Page(HTMLParser):
-    """What a browser would see; unbalanced tags raise."""
-
-    open_tags: list[str] = field(default_factory=list)
-    tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open_tags.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open_tags.pop() == tag, f"</{tag}> closes something else, line {self.getpos()}"
-
-    def handle_data(self, data: str) -> None:
-        if self.open_tags and self.open_tags[-1] not in ("style", "script"):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attrs for name, attrs in self.tags if name == tag]
-
-
-def parse(path: Path) -> Page:
-    page = Page()
-    page.feed(path.read_text(encoding="utf-8"))
-    assert page.open_tags == []
-    return page
-
-
-def report_of(fake: FakeRun, check: dict[str, Any] | None = None) -> tuple[Path, dict[str, Any]]:
-    results = evaluate_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks)
-    write_results(fake.run, results)
-    return build_report(fake.run, fake.opened, fake.config, results, check), results
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _coarse_figures() -> Iterator[None]:
-    """Draw at a third of the resolution: the page is the same and is made in a fraction of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "DPI", 100)
-        yield
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[FakeRun, Path, dict[str, Any]]:
-    root = tmp_path_factory.mktemp("report")
-    fake = make_fake_run(root, skip=[TaskKey("beta", 0, 2)], n_folds=3, models=("alpha", "beta"))
-    finding = {"severity": "error", "sentence": "Cell 7 is in both sets."}
-    path, results = report_of(fake, {"ok": False, "findings": [finding]})
-    return fake, path, results
 
 
 def test_the_page_is_well_formed_and_every_image_has_words(built: Any) -> None:
@@ -99,22 +34,31 @@ def test_the_page_is_well_formed_and_every_image_has_words(built: Any) -> None:
     assert len(page.all("h1")) == 1
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
-    assert {a["href"] for a in page.all("a")} <= {f"#{i}" for i in ids}
+    targets = {a["href"] for a in page.all("a")}
+    beside = {t for t in targets if not str(t).startswith("#")}
+    assert targets - beside <= {f"#{i}" for i in ids}
+    assert beside
+    assert all((built[1].parent / str(t)).is_file() for t in beside)
     assert {s["aria-labelledby"] for s in page.all("section") if "aria-labelledby" in s} <= set(ids)
 
 
-def test_the_page_loads_nothing_and_runs_nothing(built: Any) -> None:
+def test_the_page_loads_nothing_and_runs_its_own_script_only(built: Any) -> None:
     path = built[1]
     source = path.read_text(encoding="utf-8")
     page = parse(path)
     for tag, attrs in page.tags:
-        assert tag not in {"script", "link", "iframe", "object", "embed", "form"}
+        assert tag not in {"link", "iframe", "object", "embed", "form"}
         for name, value in attrs.items():
             assert not name.startswith("on")
             if name in {"src", "href", "srcset", "poster", "data"}:
-                assert (value or "").startswith(("data:image/", "#"))
+                assert re.match(r"data:image/|#|report/[\w.+-]+\.html$", value or "")
     assert not re.search(r"@import|url\(|https?://", source)
     assert path.stat().st_size < 10_000_000
+    assert len(page.all("script")) == 1
+    assert page.all("script")[0] == {}
+    policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    digest = base64.b64encode(hashlib.sha256(page.scripts[0].encode()).digest()).decode()
+    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
 def test_quotes_in_the_style_sheet_stay_quotes(built: Any) -> None:
@@ -171,12 +115,17 @@ def test_names_that_are_code_are_shown_not_run(tmp_path: Path) -> None:
         n_folds=3, n_cells=60, n_external=60,
     )  # fmt: skip
     path, _ = report_of(fake, {"ok": True, "findings": [{"severity": "warning", "sentence": f"Look: {ATTACK}"}]})
-    source = path.read_text(encoding="utf-8")
     page = parse(path)
-    assert "<script" not in source
-    assert not page.all("script")
+    assert len(page.all("script")) == 1
+    assert "alert(" not in page.scripts[0]
     assert f"Study {ATTACK}" in page.text
     assert 'Recall: a"b&c' in page.text
+    scopes = sorted((fake.run.root / "report").glob("*.html"))
+    assert scopes
+    for scope in scopes:
+        assert not parse(scope).all("script")
+    for name in ("methods.md", "model_card.md"):
+        assert "<script" not in (fake.run.root / name).read_text().replace("\\<", "")
     assert all(p.parent == fake.run.figures for p in fake.run.figures.rglob("*")), "a name became a path"
 
 
@@ -184,13 +133,14 @@ def test_a_full_page_names_files_instead_of_growing(built: Any, monkeypatch: pyt
     fake, _, results = built
     pictures = sorted(fake.run.figures.glob("*.png"))
     drawn = [html.Plate("counts", "", p, p.stem, "caption", "alternative text") for p in pictures]
-    monkeypatch.setattr(html, "draw_all", lambda *_: iter(drawn))
+    monkeypatch.setattr(html, "draw_all", lambda *_, **__: drawn)
     monkeypatch.setattr(html, "MAX_IMAGE_BYTES_TOTAL", 100_000)
+    monkeypatch.setattr(html, "explore", lambda *_: None)
     path = build_report(fake.run, fake.opened, fake.config, results)
     page = parse(path)
     assert 0 < len(page.all("img")) < len(drawn)
     assert "the figure is in the run folder" in page.text
-    assert path.stat().st_size < 300_000
+    assert path.stat().st_size < 350_000
 
 
 def test_large_pictures_become_jpeg_below_the_limit(tmp_path: Path) -> None:

@@ -187,11 +187,56 @@ def evaluate(
 def report(
     run: RunArgument,
     study: Annotated[Path | None, typer.Option(help="Study folder, where it has moved.")] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Also as PDF, printed by Chromium, Chrome or Edge.")] = False,
+    vectors: Annotated[
+        bool, typer.Option("--vectors", help="Every figure also as PDF, for a paper; takes longer.")
+    ] = False,
 ) -> None:
     """Write results.json, figures and report.html anew from the files of a run; needs no torch."""
     from perikarya.cli.running import report_command
 
-    report_command(run, study)
+    report_command(run, study, pdf=pdf, vectors=vectors)
+
+
+@app.command()
+def explain(
+    run: RunArgument,
+    model: Annotated[list[str] | None, typer.Option(help="This model only. May be repeated. Default: all.")] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="advised, gradcam, gradcam++, scorecam, eigencam; transformers: attention-gradient, attention-rollout."
+        ),
+    ] = "advised",
+    cells: Annotated[int, typer.Option(min=2, help="Cells of each class to measure.")] = 40,
+    fold: Annotated[int | None, typer.Option(min=0, help="The network of this fold. Default: the first.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same cells.")] = 0,
+    study: Annotated[Path | None, typer.Option(help="Study folder, where it has moved.")] = None,
+) -> None:
+    """Show where trained networks look: maps of cells they never saw, and how much lies inside the outline."""
+    from perikarya.cli.explaining import explain_command
+
+    explain_command(run, models=model, method=method, cells=cells, fold=fold, seed=seed, study=study)
+
+
+@app.command()
+def quantify(
+    source: Annotated[Path, typer.Argument(help="A run folder, or a table of predicted cells.", show_default=False)],
+    study: Annotated[Path | None, typer.Option(help="Study folder: where it has moved, or to look animals up.")] = None,
+    model: Annotated[str | None, typer.Option(help="A model of the run. Default: the leading one.")] = None,
+    correction: Annotated[str | None, typer.Option(help="none, adjusted, probabilistic or em.")] = None,
+    control: Annotated[str | None, typer.Option(help="The group others are compared with.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Labelled predictions that tell how the network errs, for a table.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where results go. Default: into the run.")] = None,
+) -> None:
+    """Estimate damage per animal and region and the effect of treatment, corrected for misclassification."""
+    from perikarya.cli.quantifying import quantify_command
+
+    quantify_command(
+        source, study=study, model=model, correction=correction, control=control, reference=reference, out=out
+    )
 
 
 @app.command()

@@ -15,6 +15,7 @@ from perikarya.experiment.plan import open_findings
 from perikarya.experiment.run import Outcome, evaluate_again, run_experiment
 from perikarya.experiment.status import run_status
 from perikarya.report import build_report
+from perikarya.report.pdf import write_pdf
 from perikarya.runs import RunFolder
 
 
@@ -62,22 +63,28 @@ def evaluate_command(run: Path, study: Path | None) -> None:
     console.print(f"Results: {RunFolder(run).results}")
 
 
-def report_command(run: Path, study: Path | None) -> None:
-    """Write results, figures and report anew."""
+def report_command(run: Path, study: Path | None, *, pdf: bool, vectors: bool) -> None:
+    """Write results, figures and report anew, and where asked the PDF beside it."""
     config, results = evaluate_again(RunFolder(run), study=str(study) if study else None)
     if study:
         config = config.model_copy(update={"study": str(study)})
     show_results(results)
-    console.print(f"Report: {write_report(RunFolder(run), config, results)}")
+    page = write_report(RunFolder(run), config, results, vectors=vectors)
+    console.print(f"Report: {page}", markup=False)
+    if pdf:
+        with console.status("Printing the report"):
+            write_pdf(page, page.with_suffix(".pdf"))
+        console.print(f"PDF: {page.with_suffix('.pdf')}", markup=False)
 
 
-def write_report(run: RunFolder, config: ExperimentConfig, results: dict[str, Any]) -> Path:
+def write_report(run: RunFolder, config: ExperimentConfig, results: dict[str, Any], *, vectors: bool = False) -> Path:
     """Draw the figures and write the page; return its path."""
     opened = open_study(Path(config.study))
     findings = [{"severity": f.severity, "sentence": f.sentence} for f in open_findings(run, config)]
     ok = not any(f["severity"] == "error" for f in findings)
     with console.status("Drawing figures and writing the report"):
-        return build_report(run, opened, config, results, check={"ok": ok, "findings": findings})
+        check = {"ok": ok, "findings": findings}
+        return build_report(run, opened, config, results, check=check, vectors=vectors)
 
 
 def show_results(results: dict[str, Any]) -> None:

@@ -17,12 +17,16 @@ import pandas as pd
 
 from perikarya.config import EvaluateConfig, ExperimentConfig
 from perikarya.errors import RunError
+from perikarya.evaluate.claims import add_claims
+from perikarya.evaluate.exports import write_exports
+from perikarya.evaluate.label_quality import LABEL_ISSUES, LabelQuality, write_label_table
+from perikarya.evaluate.metrics import Ints
 from perikarya.evaluate.outputs import ModelScores, Scored, TaskOutput, load_outputs, model_scores
 from perikarya.evaluate.protocol import describe_protocol, describe_study
 from perikarya.evaluate.stats import percentile_interval
-from perikarya.evaluate.summary import RANKED, Measured, measure
-from perikarya.evaluate.tables import tidy_metrics
-from perikarya.runs import RunFolder, TaskKey, provenance, write_json, write_text
+from perikarya.evaluate.summary import RANKED, Measured, measure, spread_over
+from perikarya.parallel import map_forked
+from perikarya.runs import RunFolder, TaskKey, provenance, write_json
 from perikarya.schema import Study
 
 log = logging.getLogger(__name__)
@@ -56,6 +60,14 @@ class _Scorer:
         return blocks
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """The content of ``results.json`` (what is undefined is None) and the table of suspicious labels, if any."""
+
+    results: dict[str, Any]
+    labels: LabelQuality | None
+
+
 def evaluate_run(
     run: RunFolder,
     cells: pd.DataFrame,
@@ -63,7 +75,8 @@ def evaluate_run(
     config: ExperimentConfig,
     *,
     tasks: Sequence[TaskKey],
-) -> dict[str, Any]:
+    readings_nr: Ints | None = None,
+) -> Evaluation:
     """Score every finished task of a run.
 
     Parameters
@@ -78,10 +91,8 @@ def evaluate_run(
         The experiment's configuration.
     tasks
         All tasks the experiment consists of; those that have not finished are listed under ``protocol.incomplete``.
-
-    Returns
-    -------
-    The content of ``results.json``; what is undefined is None.
+    readings_nr
+        Repeated readings of the labels, from ``ceiling.read_readings``.
 
     Raises
     ------
@@ -94,13 +105,17 @@ def evaluate_run(
     scorer = _Scorer(cells, study.class_names, config.evaluate)
     models: dict[str, Any] = {}
     measured: dict[str, dict[str, Measured]] = {"external": {}, "cv": {}}
-    for scores in model_scores(outputs):
-        log.info("evaluating %s", scores.name)
-        models[scores.name], blocks = _entry(scores, scorer)
-        for set_name, block in blocks.items():
+    curve = {m.name: m.train_subjects for m in config.models if m.train_subjects is not None}
+    arranged = model_scores(outputs, alone=curve)
+    log.info("evaluating %s", ", ".join(s.name for s in arranged))
+    # a point of a learning curve is no candidate, and regions and groups are not asked of it
+    entries = map_forked(lambda scores: _entry(scores, scorer, by_scope=scores.base not in curve), arranged)
+    for scores, (entry, blocks) in zip(arranged, entries, strict=True):
+        models[scores.name] = entry | {"train_subjects": curve.get(scores.base)}
+        for set_name, block in ({} if scores.base in curve else blocks).items():
             measured[set_name][scores.name] = block
     missing = [key for key in tasks if key not in {o.key for o in outputs}]
-    return {
+    results = {
         "schema_version": SCHEMA_VERSION,
         "study": describe_study(study, cells),
         "protocol": describe_protocol(run, config, outputs, cells, missing=missing, models=models),
@@ -108,15 +123,27 @@ def evaluate_run(
         "ranking": _ranking(measured, config.evaluate),
         "provenance": provenance() | {"config_hash": config.content_hash(), "data_hash": _shared(outputs, "data_hash")},
     }
+    labels = add_claims(
+        results,
+        arranged,
+        cells,
+        study.class_names,
+        settings=config.evaluate,
+        alone=curve,
+        readings_nr=readings_nr,
+    )
+    return Evaluation(results, labels)
 
 
-def write_results(run: RunFolder, results: dict[str, Any]) -> None:
-    """Write ``results.json`` and, beside it, ``metrics.csv`` with the same numbers as a tidy table."""
-    write_text(run.root / "metrics.csv", tidy_metrics(results).to_csv(index=False))
-    write_json(run.results, results)
+def write_results(run: RunFolder, evaluation: Evaluation) -> None:
+    """Write tables, one JSON per model and the suspicious labels, and last ``results.json``, each file whole."""
+    write_exports(run, evaluation.results)
+    if evaluation.labels is not None:
+        write_label_table(run.root / LABEL_ISSUES, evaluation.labels.table)
+    write_json(run.results, evaluation.results)
 
 
-def _entry(scores: ModelScores, scorer: _Scorer) -> tuple[dict[str, Any], dict[str, Measured]]:
+def _entry(scores: ModelScores, scorer: _Scorer, *, by_scope: bool) -> tuple[dict[str, Any], dict[str, Measured]]:
     sets = {
         name: (parts, folds)
         for name, parts, folds in (
@@ -130,8 +157,10 @@ def _entry(scores: ModelScores, scorer: _Scorer) -> tuple[dict[str, Any], dict[s
     entry |= {name: measured.block for name, measured in blocks.items()}
     entry["scopes_of"] = next(iter(sets), None)
     for column, plural in _SCOPES:
-        for i, (parts, folds) in enumerate(sets.values()):
-            entry[f"external_{plural}" if i else plural] = scorer.by_scope(parts, folds, column)
+        for i, (parts, folds) in enumerate(sets.values() if by_scope else ()):
+            key = f"external_{plural}" if i else plural
+            entry[key] = scorer.by_scope(parts, folds, column)
+            entry[f"{key}_sd"] = spread_over(entry[key])
         entry.setdefault(plural, {})
     return entry, blocks
 
@@ -139,18 +168,19 @@ def _entry(scores: ModelScores, scorer: _Scorer) -> tuple[dict[str, Any], dict[s
 def _training(scores: ModelScores) -> dict[str, Any]:
     results = [o.result for o in scores.outputs]
     first = results[0]
-    n_asked = len(results) if scores.kind == "ensemble" else 1  # networks that one prediction asks
-    n_params = first.get("n_params")
-    speeds = [r.get("inference_s_per_cell") or {} for r in results]
+    is_ensemble = scores.kind == "ensemble"
+    about = {k: _common([r.get(k) for r in results]) for k in ("arch", "strategy", "input_px", "channels", "weights")}
     return {
-        "arch": first.get("arch"),
-        "strategy": first.get("strategy"),
-        "input_px": first.get("input_px"),
-        "channels": first.get("channels"),
-        "weights": first.get("weights"),
+        "base": scores.base,
+        "tta": scores.tta,
+        **about,
         "n_networks": len(results),
-        "n_params": None if n_params is None else n_params * n_asked,
-        "inference_s_per_cell": {k: _mean([s.get(k) for s in speeds], n_asked) for k in ("batch1", "batched")},
+        "n_views": first.get("n_views", 1) if scores.tta else 1,
+        "n_params": _per_prediction([r.get("n_params") for r in results], is_ensemble),
+        "inference_s_per_cell": {
+            k: _per_prediction([_seconds(r, k, tta=scores.tta) for r in results], is_ensemble)
+            for k in ("batch1", "batched")
+        },
         "training": {
             "wall_s": sum(float(r.get("wall_s") or 0.0) for r in results),
             "peak_memory_mib": max((float(r.get("peak_memory_mib") or 0.0) for r in results), default=0.0),
@@ -165,9 +195,23 @@ def _training(scores: ModelScores) -> dict[str, Any]:
     }
 
 
-def _mean(values: Sequence[float | None], times: int) -> float | None:
+def _common(values: Sequence[Any]) -> Any:
+    """Return what all networks share; None where they differ, as in an ensemble of several models."""
+    return values[0] if all(v == values[0] for v in values) else None
+
+
+def _seconds(result: dict[str, Any], kind: str, *, tta: bool) -> float | None:
+    """Return the time per cell of one network, for all views it is asked for."""
+    seconds = (result.get("inference_s_per_cell") or {}).get(kind)
+    return None if seconds is None else float(seconds) * (result.get("n_views", 1) if tta else 1)
+
+
+def _per_prediction(values: Sequence[float | None], is_ensemble: bool) -> float | None:
+    """Return what one prediction takes: an ensemble asks all networks, otherwise one of them is asked."""
     known = [v for v in values if v is not None]
-    return float(np.mean(known)) * times if known else None
+    if not known:
+        return None
+    return float(np.sum(known)) if is_ensemble else float(np.mean(known))
 
 
 def _shared(outputs: list[TaskOutput], field: str) -> str | None:
@@ -205,7 +249,10 @@ def _distance(first: Measured, other: Measured, settings: EvaluateConfig) -> dic
     interval = None
     if first.covered == other.covered and len(first.draws_b):
         interval = percentile_interval(
-            first.draws_b - other.draws_b, confidence=settings.confidence, n_clusters=len(first.covered[1])
+            first.draws_b - other.draws_b,
+            confidence=settings.confidence,
+            n_clusters=len(first.covered[1]),
+            n_strata=first.n_strata,
         )
     gap = first.block[RANKED]["mean"] - other.block[RANKED]["mean"]
     return {"mean": gap, "ci95": None if interval is None else list(interval)}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,15 @@ from perikarya.runs import RunFolder, TaskKey, read_json
 from perikarya.schema import NO_LABEL, Predictions, check_version, label_codes
 
 RESULT_FILE = "result.json"
-_FILES = {"test": "predictions.parquet", "external": "external.parquet"}
+PredictionSet = Literal["test", "external", "validation", "test_tta", "external_tta"]
+PREDICTION_FILES: dict[PredictionSet, str] = {
+    "test": "predictions.parquet",
+    "external": "external.parquet",
+    "validation": "validation.parquet",
+    "test_tta": "predictions_tta.parquet",
+    "external_tta": "external_tta.parquet",
+}
+TTA, ENSEMBLE, ALL_MODELS = "TTA", "ensemble", "all models"
 _NEEDED = ("config_hash", "data_hash", "n_train", "n_stop")
 
 
@@ -40,16 +48,30 @@ class Scored:
 
 @dataclass(frozen=True)
 class TaskOutput:
-    """One finished task; ``test`` is absent for scheme 'single', ``external`` where the study has no external set."""
+    """One finished task.
+
+    ``test`` is absent for scheme 'single', ``external`` where the study has no external set. ``validation`` holds the
+    cells that decided when to stop, for calibration; older runs did not keep them. ``test_tta`` and ``external_tta``
+    are means over several views of each cell, where the run asked for them.
+    """
 
     key: TaskKey
     result: dict[str, Any]
     test: Scored | None
     external: Scored | None
+    validation: Scored | None = None
+    test_tta: Scored | None = None
+    external_tta: Scored | None = None
+
+    def over_views(self) -> TaskOutput | None:
+        """Return the same task as seen by test-time augmentation; None where it was not used."""
+        if self.test_tta is None and self.external_tta is None:
+            return None
+        return replace(self, test=self.test_tta, external=self.external_tta)
 
 
 def load_predictions(
-    run: RunFolder, tasks: Sequence[TaskKey], class_names: tuple[str, ...], *, which: Literal["test", "external"]
+    run: RunFolder, tasks: Sequence[TaskKey], class_names: tuple[str, ...], *, which: PredictionSet
 ) -> dict[TaskKey, Predictions]:
     """Read the predictions of all finished tasks that have any.
 
@@ -62,7 +84,7 @@ def load_predictions(
     """
     found = {}
     for key in tasks:
-        path = run.task(key) / _FILES[which]
+        path = run.task(key) / PREDICTION_FILES[which]
         if not run.task_is_done(key) or not path.is_file():
             continue
         predictions = Predictions.load(path, class_names)
@@ -123,13 +145,17 @@ def load_outputs(
         )
     rows = pd.Index(cells["cell_id"].to_numpy(dtype=str))
     labels = label_codes(cells["label"], class_names)
-    test = load_predictions(run, done, class_names, which="test")
-    external = load_predictions(run, done, class_names, which="external")
-
-    def scored(key: TaskKey, tables: dict[TaskKey, Predictions]) -> Scored | None:
-        return _match(tables[key], rows, labels) if key in tables else None
-
-    return [TaskOutput(key, load_result(run, key), scored(key, test), scored(key, external)) for key in done]
+    scored: dict[PredictionSet, dict[TaskKey, Scored | None]] = {
+        which: {
+            key: _match(table, rows, labels)
+            for key, table in load_predictions(run, done, class_names, which=which).items()
+        }
+        for which in PREDICTION_FILES
+    }
+    return [
+        TaskOutput(key, load_result(run, key), **{which: scored[which].get(key) for which in PREDICTION_FILES})
+        for key in done
+    ]
 
 
 def _match(predictions: Predictions, rows: pd.Index, labels: Ints) -> Scored | None:
@@ -184,7 +210,7 @@ class ModelScores:
     Attributes
     ----------
     name
-        The model's, or ``"<name> (ensemble)"``.
+        As tables show it: ``entry_name`` of ``base`` and what sets this entry apart.
     kind
         ``network`` or ``ensemble``.
     outputs
@@ -197,6 +223,10 @@ class ModelScores:
         One entry per network, or the one of the ensemble.
     external_folds
         One entry per network; none for the ensemble, which has no spread over networks.
+    base
+        The model of the configuration, or ``"all models"``.
+    tta
+        The probabilities are means over views of test-time augmentation.
     """
 
     name: str
@@ -206,19 +236,88 @@ class ModelScores:
     tests: list[Scored]
     external: list[Scored]
     external_folds: list[Scored]
+    base: str
+    tta: bool = False
 
 
-def model_scores(outputs: Sequence[TaskOutput]) -> list[ModelScores]:
-    """Arrange finished tasks by model; a model with several networks is followed by their ensemble."""
-    arranged = []
+def entry_name(base: str, *, tta: bool, ensemble: bool) -> str:
+    """Return the name of an entry: ``lite0``, ``lite0 (TTA)``, ``lite0 (ensemble)``, ``lite0 (TTA, ensemble)``."""
+    marks = [TTA] * tta + [ENSEMBLE] * ensemble
+    return f"{base} ({', '.join(marks)})" if marks else base
+
+
+def model_scores(outputs: Sequence[TaskOutput], *, alone: Collection[str] = ()) -> list[ModelScores]:
+    """Arrange finished tasks by model.
+
+    Each model is followed by its entry with test-time augmentation, where the run has one; either by the ensemble of
+    its networks, where it has several; the last entry asks all models together, each with all its views.
+
+    ``alone`` names models that have one entry only and no part in the ensemble of all: points of a learning curve.
+    """
+    arranged: list[ModelScores] = []
+    best_views: list[ModelScores] = []
     for name in dict.fromkeys(o.key.model for o in outputs):
         own = [o for o in outputs if o.key.model == name]
-        tested = [(o.key.seed, o.test) for o in own if o.test is not None]
-        pooled = [pool([t for s, t in tested if s == seed]) for seed in dict.fromkeys(s for s, _ in tested)]
-        external = [o.external for o in own if o.external is not None]
-        arranged.append(ModelScores(name, "network", own, pooled, [t for _, t in tested], external, external))
-        if len(external) > 1:
-            asked = [o for o in own if o.external is not None]
-            ensemble = average(external)
-            arranged.append(ModelScores(f"{name} (ensemble)", "ensemble", asked, [], [], [ensemble], []))
-    return arranged
+        plain = _as_network(name, own, tta=False)
+        if name in alone:
+            arranged.append(plain)
+            continue
+        arranged += [plain, *_ensemble(plain)]
+        seen = [v for o in own if (v := o.over_views()) is not None]
+        with_views = _as_network(name, seen, tta=True) if len(seen) == len(own) else None
+        if with_views is not None:
+            arranged += [with_views, *_ensemble(with_views)]
+        best_views.append(with_views or plain)
+    return arranged + (_all_models(best_views) if len(best_views) > 1 else [])
+
+
+def _as_network(name: str, own: list[TaskOutput], *, tta: bool) -> ModelScores:
+    tested = [(o.key.seed, o.test) for o in own if o.test is not None]
+    external = [o.external for o in own if o.external is not None]
+    return ModelScores(
+        name=entry_name(name, tta=tta, ensemble=False),
+        kind="network",
+        outputs=own,
+        pooled=[pool([t for s, t in tested if s == seed]) for seed in dict.fromkeys(s for s, _ in tested)],
+        tests=[t for _, t in tested],
+        external=external,
+        external_folds=external,
+        base=name,
+        tta=tta,
+    )
+
+
+def _ensemble(model: ModelScores) -> list[ModelScores]:
+    """Return the ensemble of a model's networks; they share no test fold, so it exists for the external set alone."""
+    asked = [o for o in model.outputs if o.external is not None]
+    if len(asked) < 2:
+        return []
+    mean = average(model.external)
+    name = entry_name(model.base, tta=model.tta, ensemble=True)
+    return [ModelScores(name, "ensemble", asked, [], [], [mean], [], base=model.base, tta=model.tta)]
+
+
+def _all_models(models: list[ModelScores]) -> list[ModelScores]:
+    """Average over all models: per cell and seed, the networks that did not train on the cell."""
+    same_seeds = len({tuple(dict.fromkeys(o.key.seed for o in m.outputs)) for m in models}) == 1
+    pooled = []
+    if same_seeds and all(m.pooled for m in models):
+        parts = list(zip(*(m.pooled for m in models), strict=True))
+        if all(len({frozenset(p.row_n.tolist()) for p in part}) == 1 for part in parts):
+            pooled = [average(part) for part in parts]
+    external = [average([n for m in models for n in m.external])] if all(m.external for m in models) else []
+    if not pooled and not external:
+        return []
+    return [
+        ModelScores(
+            name=entry_name(ALL_MODELS, tta=False, ensemble=True),
+            kind="ensemble",
+            outputs=[o for m in models for o in m.outputs],
+            pooled=pooled,
+            tests=[],
+            external=external,
+            external_folds=[],
+            base=ALL_MODELS,
+            tta=any(m.tta for m in models),
+        )
+    ]

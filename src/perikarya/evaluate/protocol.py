@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from perikarya.config import ExperimentConfig
+from perikarya.evaluate.intervals import interval_words
 from perikarya.evaluate.outputs import TaskOutput
-from perikarya.evaluate.stats import CELL, UNIT_WORDS, interval_unit
+from perikarya.evaluate.stats import UNIT_WORDS, interval_unit
 from perikarya.runs import RunFolder, TaskKey
 from perikarya.schema import DEVELOPMENT, EXTERNAL, Study, read_table
 
@@ -67,19 +68,13 @@ def describe_protocol(
         "folds": sorted({o.key.fold for o in outputs}),
         "unit": units.get("external", units.get("cv")),
         "interval_unit": units,
-        "interval_method": {s: _method(unit) for s, unit in units.items()},
+        "interval_method": {s: interval_words(unit, config.evaluate) for s, unit in units.items()},
         "n_bootstrap": config.evaluate.n_bootstrap,
         "confidence": config.evaluate.confidence,
         "bootstrap_seed": config.evaluate.seed,
         "warnings": list(dict.fromkeys(_warnings(plan, outputs, cells, units, missing))),
         "incomplete": [str(key) for key in missing],
     }
-
-
-def _method(unit: str) -> str:
-    if unit == CELL:
-        return "Wilson for accuracy, recall and precision; expanded percentile bootstrap over cells for the others"
-    return f"expanded percentile bootstrap over {UNIT_WORDS[unit]}"
 
 
 def _labelled(cells: pd.DataFrame, set_name: str) -> pd.DataFrame:

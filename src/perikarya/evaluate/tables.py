@@ -1,8 +1,8 @@
-"""Tidy tables for statistics programs: one row per number."""
+"""Tidy tables for statistics programs: one row per number; and how a number is written for people."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -37,7 +37,21 @@ def tidy_metrics(results: dict[str, Any]) -> pd.DataFrame:
     the number of cells of the class where there is one. What is undefined is null.
     """
     rows = [row for about, block in blocks(results) for row in _rows(about, block)]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    numbers, counts = ["mean", "sd_folds", "lo", "hi"], ["n_cells", "n_subjects"]
+    return frame.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(counts, "Int64"))
+
+
+def interval_text(value: Mapping[str, Any], digits: int = 3) -> str:
+    """Write a value of ``results.json`` as ``0.873 (0.851–0.894)``, without brackets where it has no interval."""
+    if value["mean"] is None:
+        return "–"
+    text = f"{value['mean']:.{digits}f}"
+    if value["ci95"] is not None:
+        low, high = value["ci95"]
+        dash = "–" if low >= 0 else " to "
+        text += f" ({low:.{digits}f}{dash}{high:.{digits}f})"
+    return text
 
 
 def _rows(about: dict[str, str], block: dict[str, Any]) -> Iterator[dict[str, Any]]:

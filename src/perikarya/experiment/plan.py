@@ -13,6 +13,7 @@ from perikarya.config import CvConfig, ExperimentConfig, ModelConfig, load_confi
 from perikarya.data.integrity import Finding, check_study
 from perikarya.data.splits import FoldPlan, plan_folds, rows_of
 from perikarya.data.store import OpenStudy, open_study
+from perikarya.data.subsets import nested_subset
 from perikarya.errors import DataError, RunError
 from perikarya.models.weights import WeightsFile, resolve_weights
 from perikarya.runs import RunFolder, TaskKey, read_json, write_json, write_text
@@ -101,10 +102,22 @@ def make_plan(config: ExperimentConfig, run: RunFolder, *, sources: Sources | No
     else:
         findings = check_study(opened).findings
         folds = draw_folds(opened, config.cv, findings)
+        _refuse_too_few_groups(config, opened, folds)
         write_json(run.check, [asdict(finding) for finding in findings])
         folds.save(run.folds)
         write_text(run.config, _with_hash(config, opened))
     return Plan(run=run, config=config, opened=opened, folds=folds, weights=found.weights)
+
+
+def _refuse_too_few_groups(config: ExperimentConfig, opened: OpenStudy, folds: FoldPlan) -> None:
+    """Raise ``ConfigError`` where a model is to be trained on more animals than a fold leaves."""
+    most = max((m.train_subjects or 0 for m in config.models), default=0)
+    if not most:
+        return
+    for fold in sorted({key.fold for key in task_keys(config)}):
+        roles = folds.roles_single() if config.cv.scheme == "single" else folds.roles(fold)
+        train = rows_of(opened.cells["cell_id"], roles.train)
+        nested_subset(opened.cells, train, group_by=folds.group_by, n_groups=most, seed=0, fold=fold)
 
 
 # what the check calls a picture on two sides of a border: mended by where its cells go

@@ -10,15 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perikarya.config import ExperimentConfig
-from perikarya.data.store import open_study
+from pydantic import ValidationError
+
+from perikarya.config import ExperimentConfig, QuantifyConfig
+from perikarya.data.store import OpenStudy, open_study
 from perikarya.errors import PerikaryaError, RunError
+from perikarya.evaluate.ceiling import READINGS_FILE, read_readings
 from perikarya.evaluate.collect import evaluate_run, write_results
+from perikarya.evaluate.quantify.assemble import quantify_run
+from perikarya.evaluate.quantify.export import FILES as DAMAGE_FILES
+from perikarya.evaluate.quantify.export import write_damage
 from perikarya.experiment.plan import Plan, Sources, find_sources, load_run_config, make_plan, task_keys
 from perikarya.experiment.settle import resolve_config
 from perikarya.launch.local import Event, Job, run_jobs
-from perikarya.models.embed import features_path
-from perikarya.runs import RunFolder, lock_run, logging_to
+from perikarya.models.feature_cache import features_path
+from perikarya.parallel import n_cores
+from perikarya.runs import RunFolder, lock_run, logging_to, read_json
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +78,7 @@ def run_experiment(config: ExperimentConfig, out: Path, *, listener: RunListener
         if not any(run.task_is_done(key) for key in plan.tasks):
             first = next(iter(failed.items()), ("", "nothing to do"))
             raise RunError(f"No task of {out} ended well. {first[0]}: {first[1]}\nFix: see tasks/*/*/*/task.log there.")
-        results = evaluate_run(run, plan.opened.cells, plan.opened.study, plan.config, tasks=plan.tasks)
-        write_results(run, results)
+        results = _evaluate(run, plan.opened, plan.config)
     return Outcome(plan=plan, failed=failed, results=results)
 
 
@@ -87,12 +93,37 @@ def _planned(config: ExperimentConfig, run: RunFolder, sources: Sources) -> Plan
 
 
 def evaluate_again(run: RunFolder, *, study: str | None = None) -> tuple[ExperimentConfig, dict[str, Any]]:
-    """Compute ``results.json`` anew from the files of a run; needs no torch."""
+    """Compute ``results.json`` and the damage anew from the files of a run; needs no torch."""
     config = load_run_config(run)
-    opened = open_study(Path(study or config.study))
-    results = evaluate_run(run, opened.cells, opened.study, config, tasks=task_keys(config))
-    write_results(run, results)
-    return config, results
+    return config, _evaluate(run, open_study(Path(study or config.study)), config)
+
+
+def _evaluate(run: RunFolder, opened: OpenStudy, config: ExperimentConfig) -> dict[str, Any]:
+    """Write everything that follows from predictions; what cannot be quantified is told in the log."""
+    cells, study, tasks = opened.cells, opened.study, task_keys(config)
+    readings_nr = read_readings(opened.root / READINGS_FILE, cells, study.class_names)
+    evaluation = evaluate_run(run, cells, study, config, tasks=tasks, readings_nr=readings_nr)
+    write_results(run, evaluation)
+    asked = config.model_copy(update={"quantify": _quantify_settings(run, config)})
+    try:
+        write_damage(quantify_run(run, cells, study, asked, tasks=tasks), run.root)
+    except PerikaryaError as refused:
+        log.warning("Damage was not quantified: %s", str(refused).splitlines()[0])
+        for name in DAMAGE_FILES:
+            (run.root / name).unlink(missing_ok=True)  # of an earlier state of the run
+    return evaluation.results
+
+
+def _quantify_settings(run: RunFolder, config: ExperimentConfig) -> QuantifyConfig:
+    """Return the settings damage was last quantified with: a report keeps what 'perikarya quantify' was told."""
+    path = run.root / DAMAGE_FILES[0]
+    if not path.is_file():
+        return config.quantify
+    try:
+        return QuantifyConfig.model_validate(read_json(path, what="the damage of a run")["settings"])
+    except (RunError, KeyError, TypeError, ValidationError):
+        log.warning("%s is damaged; damage is quantified anew as the configuration says", path)
+        return config.quantify
 
 
 def _jobs(plan: Plan) -> list[Job]:
@@ -125,7 +156,7 @@ def _jobs(plan: Plan) -> list[Job]:
 def _run(plan: Plan, jobs: list[Job], listener: RunListener, *, gpus: list[str], lock_fd: int) -> dict[str, str]:
     launch = plan.config.launch
     n_workers = launch.jobs or max(1, len(gpus))
-    threads = launch.threads or max(1, _cores() // n_workers)
+    threads = launch.threads or max(1, n_cores() // n_workers)
     command = [sys.executable, "-m", "perikarya.experiment.worker", str(plan.run.root)]
     command += ["--study", str(plan.opened.root), "--threads", str(threads)]
 
@@ -139,11 +170,6 @@ def _run(plan: Plan, jobs: list[Job], listener: RunListener, *, gpus: list[str],
     return run_jobs(
         jobs, command=command, n_workers=n_workers, listener=tell, threads=threads, keep_fds=[lock_fd], gpus=gpus
     )
-
-
-def _cores() -> int:
-    """Cores this process may use, which a cluster or container may have limited."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:

@@ -16,7 +16,20 @@ def resolve_config(config: ExperimentConfig, *, on_gpu: bool) -> ExperimentConfi
     ConfigError
         If a model asks for what its strategy or its network cannot do.
     """
-    return config.model_copy(update={"models": tuple(_resolve_model(config, m, on_gpu=on_gpu) for m in config.models)})
+    models = [_resolve_model(config, m, on_gpu=on_gpu) for m in config.models]
+    return config.model_copy(update={"models": (*models, *_learning_curve(models, config.learning_curve))})
+
+
+def _learning_curve(models: list[ModelConfig], n_subjects: tuple[int, ...]) -> list[ModelConfig]:
+    """Return each model once more for every number of animals; none is added twice to a resolved configuration."""
+    known = {m.name for m in models}
+    points = [
+        m.model_copy(update={"name": f"{m.name}@{n}", "train_subjects": n})
+        for m in models
+        if m.train_subjects is None
+        for n in n_subjects
+    ]
+    return [p for p in points if p.name not in known]
 
 
 def _resolve_model(config: ExperimentConfig, model: ModelConfig, *, on_gpu: bool) -> ModelConfig:

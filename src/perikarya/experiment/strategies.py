@@ -23,7 +23,8 @@ from perikarya.data.synthetic import synthesise_crops, synthesise_features, with
 from perikarya.errors import RunError
 from perikarya.experiment.plan import Plan
 from perikarya.models.build import CellNetwork, build_feature_extractor, build_network, n_parameters
-from perikarya.models.embed import embed, load_features
+from perikarya.models.embed import embed
+from perikarya.models.feature_cache import load_features
 from perikarya.models.weights import WeightsFile
 from perikarya.runs import TaskKey
 from perikarya.settings import SMOTE_FAMILY
@@ -32,7 +33,7 @@ from perikarya.train.head import fit_head, predict_head
 from perikarya.train.rows import Fitted, FoldRows
 
 Progress = Callable[[int, int], None]  # (done, total)
-Predict = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # row numbers -> probabilities
+Predict = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # row numbers -> probabilities, (n_rows, n_classes)
 _TIMED_SINGLE, _TIMED_BATCH = 12, 128  # cells in the two timings
 _EMBED_BATCH = 64
 
@@ -51,8 +52,9 @@ class Work:
 class Trained:
     """What a strategy hands back.
 
-    ``weights`` is the content of ``model.safetensors``, ``predict`` maps rows to probabilities, ``inference`` holds
-    seconds per cell, alone and in a batch; ``n_synthetic`` counts invented training cells, ``n_train`` all of them.
+    ``weights`` is the content of ``model.safetensors``, ``predict`` maps rows to probabilities by one view of each
+    cell, ``predict_tta`` by several where test-time augmentation is asked for; ``inference`` holds seconds per cell,
+    alone and in a batch, of one view; ``n_synthetic`` counts invented training cells, ``n_train`` all of them.
     """
 
     fitted: Fitted
@@ -61,6 +63,8 @@ class Trained:
     inference: dict[str, float]
     n_train: int
     n_synthetic: int = 0
+    predict_tta: Predict | None = None
+    n_views: int = 1
 
 
 def device_of(index: int | None) -> torch.device:
@@ -173,13 +177,15 @@ def fit_network(work: Work, progress: Progress) -> Trained:
     fitted = finetune(network, job, state_path=plan.run.task(key) / "state.pt", progress=progress)
     network.eval()
 
-    def predict(wanted: NDArray[np.int64]) -> NDArray[np.float32]:
-        return predict_rows(network, opened, wanted, input_px=input_px, tta_n=settings.tta_views, device=device)
+    def predict(wanted: NDArray[np.int64], *, views: int) -> NDArray[np.float32]:
+        return predict_rows(network, opened, wanted, input_px=input_px, tta_n=views, device=device)
 
     return Trained(
         fitted=fitted,
         weights=serialize_torch(fitted.tensors, _label_of(model, plan.weights[model.name])),
-        predict=predict,
+        predict=partial(predict, views=1),
+        predict_tta=partial(predict, views=settings.tta_views) if settings.tta_views > 1 else None,
+        n_views=settings.tta_views,
         inference=_timings(opened, partial(_probabilities, network, input_px, device)),
         n_train=len(train),
         n_synthetic=int((train >= len(opened.cells)).sum()),

@@ -20,6 +20,7 @@ from perikarya.figures.style import (
     legend_columns,
     light_grid,
     panels,
+    readable_on,
     shorten,
     styled,
 )
@@ -147,14 +148,9 @@ def _stack(ax: Axes, table: pd.DataFrame, colours: Sequence[str]) -> None:
             range(len(table)), n, left=left, color=colour, label=shorten(str(name)), height=0.72, ec="white", lw=0.6
         )
         ax.bar_label(bars, [str(x) if x > 0.045 * widest else "" for x in n], label_type="center", fontsize=7,
-                     color=_readable_on(colour))  # fmt: skip
+                     color=readable_on(colour))  # fmt: skip
         left += n
     ax.set_yticks(range(len(table)), [shorten(str(x)) for x in table.index])
     ax.tick_params(axis="y", length=0)
     ax.invert_yaxis()
     ax.spines["left"].set_visible(False)
-
-
-def _readable_on(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 140 else "black"  # Rec. 601 luma

@@ -1,8 +1,8 @@
-"""How one model does: ROC curves, confusion matrices, reliability."""
+"""How one model does: ROC and precision-recall curves, confusion matrices, reliability."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -10,9 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
 
-from perikarya.evaluate.metrics import Floats, reliability_points, roc_points
+from perikarya.evaluate.metrics import Floats, precision_recall_points, reliability_points, roc_points
 from perikarya.evaluate.outputs import Scored
+from perikarya.evaluate.tables import interval_text
 from perikarya.figures.style import (
     FAINT,
     INK,
@@ -27,20 +29,9 @@ from perikarya.figures.style import (
 )
 
 _GRID = np.linspace(0, 1, 401)
-_FALSE_RATES = np.concatenate([[0.0], _GRID])  # the curve rises before it runs: two points at 0
 
 # set -> (parts that are averaged, networks that show the spread)
 Parts = Mapping[str, tuple[Sequence[Scored], Sequence[Scored]]]
-
-
-def interval_text(value: Mapping[str, Any], digits: int = 3) -> str:
-    """Write a value of ``results.json`` as ``0.873 (0.851–0.894)``, without brackets where it has no interval."""
-    if value["mean"] is None:
-        return "–"
-    text = f"{value['mean']:.{digits}f}"
-    if value["ci95"] is not None:
-        text += f" ({value['ci95'][0]:.{digits}f}–{value['ci95'][1]:.{digits}f})"
-    return text
 
 
 @styled
@@ -56,28 +47,68 @@ def plot_roc(parts: Parts, blocks: Mapping[str, Any], class_names: tuple[str, ..
     class_names
         Classes in their order.
     """
-    height = 3.6 + 0.14 * max(0, len(class_names) - 4)
-    figure, axes = panels(1, len(parts), height_in=height, width_in=PAGE_IN if len(parts) > 1 else 3.8, sharey=True)
-    for ax, (set_name, (averaged, networks)) in zip(axes[0], parts.items(), strict=True):
+    figure, axes = _curve_panels(len(parts), height_in=3.6 + 0.14 * max(0, len(class_names) - 4))
+    for ax, (set_name, of_set) in zip(axes, parts.items(), strict=True):
         ax.plot([0, 1], [0, 1], color=FAINT, lw=0.7, ls=":")
-        for k, (name, colour) in enumerate(zip(class_names, class_colours(len(class_names)), strict=True)):
-            for network in networks if len(networks) > 1 else []:
-                curve = _roc(network, k)
-                if curve is not None:
-                    ax.plot(*curve, color=colour, lw=0.5, alpha=0.35)
-            curves = [c for c in (_roc(part, k) for part in averaged) if c is not None]
-            if curves:
-                mean = np.mean([_on_grid(*c) for c in curves], axis=0)
-                label = f"{shorten(name, 20)}  {interval_text(blocks[set_name]['per_class'][name]['auc'])}"
-                ax.plot(_FALSE_RATES, mean, color=colour, ls=class_line(k), label=label)
+        _draw_classes(ax, of_set, class_names, blocks[set_name], score="auc", points=_roc, on_grid=_roc_on_grid)
         ax.set(xlim=(-0.01, 1), ylim=(0, 1.01), xlabel="False positive rate", aspect="equal")
-        ax.set_title(SET_WORDS[set_name].capitalize())
-        ax.legend(
-            loc="lower right", title="Area under the curve", title_fontsize=7.5, alignment="left", handlelength=2.4
-        )
-        light_grid(ax)
-    axes[0, 0].set_ylabel("True positive rate")
+        _finish(ax, set_name, "Area under the curve", loc="lower right")
+    axes[0].set_ylabel("True positive rate")
     return figure
+
+
+@styled
+def plot_precision_recall(parts: Parts, blocks: Mapping[str, Any], class_names: tuple[str, ...]) -> Figure:
+    """Draw precision against recall, each class against the others; parameters as for ``plot_roc``.
+
+    Thin per network, thick their mean. The dotted line of a class is its share of the cells, which a guess reaches;
+    that share, unlike the ROC curve, changes with how common the class is.
+    """
+    figure, axes = _curve_panels(len(parts), height_in=3.9 + 0.17 * len(class_names))  # the key stands below
+    for ax, (set_name, of_set) in zip(axes, parts.items(), strict=True):
+        label_n = np.concatenate([p.label_n for p in of_set[0]])
+        for k, colour in enumerate(class_colours(len(class_names))):
+            ax.axhline(float(np.mean(label_n == k)), color=colour, lw=0.7, ls=":")
+        _draw_classes(ax, of_set, class_names, blocks[set_name], score="ap", points=_pr, on_grid=_as_it_is)
+        ax.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="Recall")
+        _finish(ax, set_name, "Average precision", loc="upper left", bbox_to_anchor=(0, -0.15))
+    axes[0].set_ylabel("Precision")
+    return figure
+
+
+def _curve_panels(n_sets: int, *, height_in: float) -> tuple[Figure, NDArray[Any]]:
+    figure, axes = panels(1, n_sets, height_in=height_in, width_in=PAGE_IN if n_sets > 1 else 3.8, sharey=True)
+    return figure, axes[0]
+
+
+def _draw_classes(
+    ax: Axes,
+    of_set: tuple[Sequence[Scored], Sequence[Scored]],
+    class_names: tuple[str, ...],
+    block: Mapping[str, Any],
+    *,
+    score: str,
+    points: Callable[[Scored, int], tuple[Floats, Floats] | None],
+    on_grid: Callable[[Floats, Floats], tuple[Floats, Floats]],
+) -> None:
+    averaged, networks = of_set
+    for k, (name, colour) in enumerate(zip(class_names, class_colours(len(class_names)), strict=True)):
+        for network in networks if len(networks) > 1 else []:
+            curve = points(network, k)
+            if curve is not None:
+                ax.plot(*curve, color=colour, lw=0.5, alpha=0.35)
+        curves = [on_grid(*c) for c in (points(part, k) for part in averaged) if c is not None]
+        if curves:
+            x, y = np.mean(curves, axis=0)
+            label = f"{shorten(name, 20)}  {interval_text(block['per_class'][name][score])}"
+            ax.plot(x, y, color=colour, ls=class_line(k), label=label)
+
+
+def _finish(ax: Axes, set_name: str, legend: str, **place: Any) -> None:
+    ax.set_title(SET_WORDS[set_name].capitalize())
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(title=legend, title_fontsize=7.5, alignment="left", handlelength=2.4, **place)
+    light_grid(ax)
 
 
 def _roc(scored: Scored, k: int) -> tuple[Floats, Floats] | None:
@@ -87,8 +118,22 @@ def _roc(scored: Scored, k: int) -> tuple[Floats, Floats] | None:
     return roc_points(positive, scored.prob_nk[:, k])
 
 
-def _on_grid(false_rate: Floats, true_rate: Floats) -> Floats:
-    return np.concatenate([[0.0], np.interp(_GRID, false_rate, true_rate)])
+def _roc_on_grid(false_rate: Floats, true_rate: Floats) -> tuple[Floats, Floats]:
+    rates = np.concatenate([[0.0], _GRID])  # the curve rises before it runs: two points at 0
+    return rates, np.concatenate([[0.0], np.interp(_GRID, false_rate, true_rate)])
+
+
+def _pr(scored: Scored, k: int) -> tuple[Floats, Floats] | None:
+    """Return the precision at the first threshold that reaches each recall of a grid: the steps that are averaged."""
+    positive = scored.label_n == k
+    if not positive.any():
+        return None
+    recall, precision = precision_recall_points(positive, scored.prob_nk[:, k])
+    return _GRID[1:], precision[np.searchsorted(recall, _GRID[1:] - 1e-12)]
+
+
+def _as_it_is(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    return x, y
 
 
 @styled

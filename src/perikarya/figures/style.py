@@ -108,6 +108,12 @@ def panels(
     return figure, figure.subplots(n_rows, n_cols, squeeze=False, **options)
 
 
+def readable_on(colour: str) -> str:
+    """Return black or white, whichever is read better on a colour."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 140 else "black"  # Rec. 601 luma
+
+
 def shorten(text: str, length: int = 28) -> str:
     """Cut a long name for an axis, keeping its ends, and put it on one line."""
     text = " ".join(text.split())
@@ -127,8 +133,8 @@ def light_grid(axes: Axes, *, axis: str = "both") -> None:
 
 
 @styled
-def save_figure(figure: Figure, folder: Path, stem: str, *, photos: bool = False) -> Path:
-    """Write ``stem.png`` (300 dpi) and ``stem.pdf`` (vectors) and return the path of the PNG.
+def save_figure(figure: Figure, folder: Path, stem: str, *, photos: bool = False, vectors: bool = True) -> Path:
+    """Write ``stem.png`` (300 dpi) and, where ``vectors`` says so, ``stem.pdf``; return the path of the PNG.
 
     Parameters
     ----------
@@ -144,13 +150,14 @@ def save_figure(figure: Figure, folder: Path, stem: str, *, photos: bool = False
     buffer = io.BytesIO()
     figure.savefig(buffer, format="raw", dpi=DPI)
     figure.set_layout_engine("none")  # the vector file keeps the places just found; finding them takes a while
-    with replacing(folder / f"{stem}.pdf") as temporary:
-        # no date inside, so that equal numbers give equal files
-        figure.savefig(temporary, format="pdf", dpi=DPI, metadata={"CreationDate": None})
+    if vectors:
+        with replacing(folder / f"{stem}.pdf") as temporary:
+            # no date inside, so that equal numbers give equal files
+            figure.savefig(temporary, format="pdf", dpi=DPI, metadata={"CreationDate": None})
     width, height = (round(inches * DPI) for inches in figure.get_size_inches())
     image = Image.frombytes("RGBA", _canvas_size(buffer, width, height), buffer.getvalue()).convert("RGB")
     if not photos:
-        image = image.quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        image = image.quantize(128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     encoded = io.BytesIO()
     image.save(encoded, format="PNG", compress_level=6, dpi=(DPI, DPI))
     path = folder / f"{stem}.png"

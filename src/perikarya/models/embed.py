@@ -8,7 +8,6 @@ other channels it is seen once: the whole window, the blackened one, or the mask
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import logging
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from perikarya.data.augment import resize_batch
 from perikarya.data.store import OpenStudy
 from perikarya.errors import TrainingError
 from perikarya.models.build import CellNetwork, build_feature_extractor
+from perikarya.models.feature_cache import features_path
 from perikarya.models.weights import WeightsFile
 from perikarya.runs import read_json, write_json
 from perikarya.settings import Channels
@@ -33,12 +33,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FEATURES_VERSION = 2  # raise when the way features are computed changes
 CHUNK = 64  # cells; fixed, for results must not depend on where an interrupted pass went on
 _SAVE_EVERY = 16  # chunks between two notes of progress on disk
 
 # what the three-channel network is shown, view after view
-_VIEWS: dict[Channels, tuple[Channels, ...]] = {
+VIEWS: dict[Channels, tuple[Channels, ...]] = {
     "rgb+mask": ("rgb", "masked-rgb"),
     "rgb": ("rgb",),
     "masked-rgb": ("masked-rgb",),
@@ -47,23 +46,6 @@ _VIEWS: dict[Channels, tuple[Channels, ...]] = {
 
 Progress = Callable[[int, int], None]
 FeaturesOf = Callable[[NDArray[np.int64]], NDArray[np.float16]]  # row numbers -> their features
-
-
-def features_path(
-    opened: OpenStudy, *, arch: str, weights: WeightsFile, input_px: int, channels: Channels = "rgb+mask"
-) -> Path:
-    """Return where the features of a study lie; the name is a hash of everything they depend on."""
-    key = f"{FEATURES_VERSION}|{opened.data_hash}|{arch}|{weights.sha256 or 'random'}|{input_px}|{channels}"
-    return opened.root / "cache" / f"{arch}-{input_px}px-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
-
-
-def load_features(
-    opened: OpenStudy, *, arch: str, weights: WeightsFile, input_px: int, channels: Channels = "rgb+mask"
-) -> NDArray[np.float16]:
-    """Map the cached features, shape (n_cells, views * n_features), float16; ``rgb+mask`` has two views, others one."""
-    path = features_path(opened, arch=arch, weights=weights, input_px=input_px, channels=channels)
-    features: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return features
 
 
 def compute_features(
@@ -121,7 +103,7 @@ def embed(network: CellNetwork, crops_nhwc: NDArray[np.uint8], channels: Channel
     """
     x_nchw = torch.from_numpy(crops_nhwc).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        views = [network.backbone(network.normalised(x_nchw, view)).float().numpy() for view in _VIEWS[channels]]
+        views = [network.backbone(network.normalised(x_nchw, view)).float().numpy() for view in VIEWS[channels]]
     features: NDArray[np.float32] = np.concatenate(views, axis=1)
     if not np.isfinite(features).all():
         raise TrainingError(

@@ -15,13 +15,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, SwinTransformer, SwinTransformerV2, VisionTransformer
 from torch import Tensor, nn
 
 from perikarya.errors import ConfigError, DataError, UnknownNameError
-from perikarya.models.attention_maps import attention_gradient, patches_nchw, rollout
+from perikarya.models.attention_maps import attention_gradient, rollout
 from perikarya.models.build import CellNetwork
-from perikarya.models.nets import CustomCnn, JoinedNetwork
+from perikarya.models.cam_targets import TRANSFORMERS, CamTarget, cam_targets, n_views
+from perikarya.models.frozen_head import FrozenHead
+from perikarya.models.placement import displacement_of, moved
 
 ActivationMethod = Literal["gradcam", "gradcam++", "scorecam", "eigencam"]
 AttentionMethod = Literal["attention-gradient", "attention-rollout"]
@@ -29,42 +30,39 @@ Method = ActivationMethod | AttentionMethod
 ACTIVATION_METHODS: tuple[str, ...] = get_args(ActivationMethod)
 METHODS: tuple[str, ...] = (*ACTIVATION_METHODS, *get_args(AttentionMethod))
 
-_TRANSFORMERS = (VisionTransformer, Eva)  # every patch attends to every other; Eva: DINOv3
-_LEAST_GRID = 7  # rows of an EfficientNet's last map, below which a finer one is taken
 _AT_ONCE = 2  # cells in one pass; to trace attention, a large transformer at 384 px keeps 1.3 GiB for each
 
 
 @dataclass(frozen=True)
-class CamTarget:
-    """A layer whose output is explained, and how that output becomes feature maps, (n, features, rows, columns).
+class MapSource:
+    """What a map is read from: a layer by its name in the network, and the rows and columns it tells apart."""
 
-    ``to_nchw`` returns a copy: layers further up may change the output in place.
-    """
-
-    layer: nn.Module
-    to_nchw: Callable[[Tensor], Tensor]
+    layer: str
+    grid_hw: tuple[int, int]
 
 
-def cam_targets(network: CellNetwork, arch: str, *, input_hw: tuple[int, int]) -> tuple[CamTarget, ...]:
-    """Return the last layer of a network that still tells where things are; one for each of its branches.
-
-    Parameters
-    ----------
-    network
-        Of any family of the zoo.
-    arch
-        Its name, for messages.
-    input_hw
-        Height and width of the input, from which the grid of a transformer's patches follows.
+def map_sources(network: CellNetwork, arch: str, *, input_hw: tuple[int, int], method: Method) -> tuple[MapSource, ...]:
+    """Return the layers that ``class_maps`` reads and how fine their grids are; one for each branch.
 
     Raises
     ------
     ConfigError
-        If nothing is known of the family.
+        As ``class_maps`` does.
     """
-    backbone = network.backbone
-    branches = [backbone.convolutional, backbone.transformer] if isinstance(backbone, JoinedNetwork) else [backbone]
-    return tuple(_target(branch, arch, input_hw) for branch in branches)
+    if method not in ACTIVATION_METHODS:
+        backbone = _transformer(network, arch, method)
+        return (MapSource("attention of all blocks", tuple(backbone.patch_embed.dynamic_feat_size(input_hw))),)
+    targets = cam_targets(network, arch, input_hw=input_hw)
+    grids: dict[int, tuple[int, int]] = {}
+    hooks = [t.layer.register_forward_hook(partial(_note_grid, grids, i, t)) for i, t in enumerate(targets)]
+    try:
+        with _undisturbed(network), torch.inference_mode():
+            network(torch.zeros(1, 4, *input_hw, device=next(network.parameters()).device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    names = {module: name for name, module in network.named_modules()}
+    return tuple(MapSource(names[t.layer], grids[i]) for i, t in enumerate(targets))
 
 
 def advised_method(network: CellNetwork) -> Method:
@@ -74,7 +72,7 @@ def advised_method(network: CellNetwork) -> Method:
     to: its maps of a transformer's last block are often inverted. On 15 small transformers trained to find a coloured
     square, it peaked at the square in 8 and ``attention-gradient`` in 13 (tests/models/test_explain.py).
     """
-    return "attention-gradient" if isinstance(network.backbone, _TRANSFORMERS) else "gradcam"
+    return "attention-gradient" if isinstance(network.backbone, TRANSFORMERS) else "gradcam"
 
 
 def class_maps(
@@ -169,37 +167,16 @@ class _ClassScore:
 _Explain = Callable[[CellNetwork, str, Tensor, list[_ClassScore]], NDArray[np.float32]]
 
 
-def _target(backbone: nn.Module, arch: str, input_hw: tuple[int, int]) -> CamTarget:
-    if isinstance(backbone, _TRANSFORMERS):
-        return CamTarget(backbone.blocks[-1].norm1, partial(patches_nchw, backbone=backbone, input_hw=input_hw))
-    if isinstance(backbone, (SwinTransformer, SwinTransformerV2)):
-        return CamTarget(backbone.norm, lambda x_nhwc: x_nhwc.permute(0, 3, 1, 2).clone())
-    if isinstance(backbone, EfficientNet):
-        return CamTarget(_efficientnet_layer(backbone, input_hw), torch.clone)
-    for family, layer in {ResNet: "layer4", ConvNeXt: "stages", CustomCnn: "blocks"}.items():
-        if isinstance(backbone, family):
-            return CamTarget(backbone.get_submodule(layer), torch.clone)
-    raise ConfigError(
-        f"Nothing is known of where {arch} ({type(backbone).__name__}) keeps its last feature map.\n"
-        "A map taken from another layer would show places the answer does not hang on.\n"
-        "Fix: name the layer of this family in models/explain.py."
-    )
-
-
-def _efficientnet_layer(backbone: Any, input_hw: tuple[int, int]) -> nn.Module:
-    """Return the last layer, or for a small input the last one of stride 16.
-
-    Measured on 120 held-out blood cells with each of two efficientnet_lite0 fine-tuned at 112 px: blurring the
-    brightest 15 % of the last layer's map (4 x 4) lowers the probability of the class by 0.10 and 0.12, as much as
-    blurring random places (0.10); that of stride 16 (7 x 7) by 0.33 and 0.32; the cell itself by 0.38 and 0.40.
-    """
-    if min(input_hw) >= _LEAST_GRID * 32:
-        return backbone.bn2  # type: ignore[no-any-return]
-    stages = [stage["module"] for stage in backbone.feature_info if stage["reduction"] <= 16]
-    return backbone.get_submodule(stages[-1])  # type: ignore[no-any-return]
+def _note_grid(
+    grids: dict[int, tuple[int, int]], number: int, target: CamTarget, _layer: nn.Module, _inputs: Any, output: Tensor
+) -> None:
+    rows, columns = target.to_nchw(output).shape[-2:]
+    grids[number] = (rows, columns)
 
 
 def _n_classes(network: CellNetwork) -> int:
+    if isinstance(network, FrozenHead):
+        return len(network.head_intercept)
     backbone: Any = network.backbone
     return int(backbone.num_classes) + network.ordinal  # an ordinal one has a ratio less than classes
 
@@ -244,12 +221,12 @@ def _layer_maps(
     start = target.layer.register_forward_hook(_start_gradients)
     cam = make_cam(network, [target.layer], reshape_transform=target.to_nchw)
     try:
-        with torch.set_grad_enabled(cam.uses_gradients):
+        with torch.set_grad_enabled(cam.uses_gradients), displacement_of(target.branch, target.layer) as away:
             maps_nhw: NDArray[np.float32] = cam(x_nchw, scores)
     finally:
         cam.activations_and_grads.release()
         start.remove()
-    return maps_nhw
+    return moved(maps_nhw, away.yx_px)
 
 
 def _start_gradients(_layer: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
@@ -262,17 +239,26 @@ def _start_gradients(_layer: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
 
 def _attention_maps(method: str) -> _Explain:
     def explain(network: CellNetwork, arch: str, x_nchw: Tensor, scores: list[_ClassScore]) -> NDArray[np.float32]:
-        backbone = network.backbone
-        if not isinstance(backbone, _TRANSFORMERS):
-            raise ConfigError(
-                f"{method} needs attention of every patch to every other, which {arch} ({type(backbone).__name__}) "
-                f"does not have.\nFix: choose one of {', '.join(ACTIVATION_METHODS)}."
-            )
-        if method == "attention-rollout":
-            return rollout(network, backbone, x_nchw).cpu().numpy()
-        return attention_gradient(network, backbone, x_nchw, scores).cpu().numpy()
+        backbone = _transformer(network, arch, method)
+        with displacement_of(backbone) as away:
+            if method == "attention-rollout":
+                seen_nhw = rollout(network, backbone, x_nchw)
+            else:
+                seen_nhw = attention_gradient(network, backbone, x_nchw, scores)
+        summed_nhw = torch.stack(seen_nhw.chunk(n_views(network))).sum(dim=0)
+        return moved(summed_nhw.cpu().numpy(), away.yx_px)
 
     return explain
+
+
+def _transformer(network: CellNetwork, arch: str, method: str) -> Any:
+    backbone = network.backbone
+    if not isinstance(backbone, TRANSFORMERS):
+        raise ConfigError(
+            f"{method} needs attention of every patch to every other, which {arch} ({type(backbone).__name__}) "
+            f"does not have.\nFix: choose one of {', '.join(ACTIVATION_METHODS)}."
+        )
+    return backbone
 
 
 def _stretched(maps_nhw: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,68 +1,20 @@
-"""What the page says: sentences and table rows made of ``results.json``."""
+"""What the page says of the run itself: the headline, and tables of models, classes, regions, data and training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from perikarya.evaluate.metrics import OVERALL, PER_CLASS
-from perikarya.evaluate.stats import UNIT_WORDS
 from perikarya.figures.book import ordered_models
 from perikarya.figures.style import SET_WORDS
+from perikarya.report.damage_words import damage_headline
+from perikarya.report.evidence import standing
+from perikarya.report.words import MISSING, Cell, Table, capital, cell, count, interval, listed, number, over
 
-MISSING = "–"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a table: a value and, smaller, its interval."""
-
-    text: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with a caption; the first column names the rows."""
-
-    caption: str
-    head: list[str]
-    rows: list[list[Cell]]
-    best: int | None = None  # the row to stress
-    notes: list[str] = field(default_factory=list)
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Write a number, or a dash where it is undefined."""
-    return MISSING if value is None else f"{value:.{digits}f}"
-
-
-def interval(value: Mapping[str, Any], digits: int = 3) -> str:
-    """Write the interval of a value as ``0.851–0.894``, or nothing."""
-    if value.get("ci95") is None:
-        return ""
-    low, high = value["ci95"]
-    dash = " to " if low < 0 else "–"
-    return f"{low:.{digits}f}{dash}{high:.{digits}f}"
-
-
-def cell(value: Mapping[str, Any] | None) -> Cell:
-    """Make a table cell of a value of ``results.json``."""
-    if value is None or value["mean"] is None:
-        return Cell(MISSING)
-    return Cell(number(value["mean"]), interval(value) or "no interval")
-
-
-def _count(n: int | None, singular: str, plural: str = "") -> str:
-    if n is None:
-        return f"unknown {plural or singular + 's'}"
-    return f"{n:,} {singular if n == 1 else plural or singular + 's'}".replace(",", "\u202f")
-
-
-def _over(block: Mapping[str, Any]) -> str:
-    n = {"subject": block["n_subjects"], "image_id": block["n_images"], "cell": block["n_cells"]}[block["unit"]]
-    return _count(n, UNIT_WORDS[block["unit"]].removesuffix("s"))
+MAIN_SCORES = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auc", "loss", "ece")
+_TILES = ("balanced_accuracy", "macro_f1", "macro_auc", "qwk", "ece")
+_ORDINAL = {"qwk", "adjacent_errors", "severe_errors", "adjacent_error", "severe_error", "mean_absolute_error"}
 
 
 def headline(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,33 +34,34 @@ def headline(results: Mapping[str, Any]) -> dict[str, Any]:
     percent = f"{100 * results['protocol']['confidence']:g} %"
     value = block["balanced_accuracy"]
     bounds = (
-        f"{percent} interval {interval(value)} over {_over(block)}"
+        f"{percent} interval {interval(value)} over {over(block)}"
         if value["ci95"]
         else "no interval: too few independent units, or none of them disagrees"
     )
-    animals = "" if block["n_subjects"] is None else f" of {_count(block['n_subjects'], 'subject')}"
+    animals = "" if block["n_subjects"] is None else f" of {count(block['n_subjects'], 'subject')}"
     kind = "external cell" if set_name == "external" else "cell"
     how = "" if set_name == "external" else " in cross-validation"
     sentence = (
-        f"{first['model']} classifies {_count(block['n_cells'], kind)}{animals} with a balanced accuracy of "
+        f"{first['model']} classifies {count(block['n_cells'], kind)}{animals} with a balanced accuracy of "
         f"{number(value['mean'])}{how} ({bounds})."
     )
-    details = [d for d in (_weakest(block), _rivals(results), _own_cv(results, first["model"], set_name)) if d]
-    shown = ("balanced_accuracy", "macro_f1", "macro_auc", "qwk", "ece")
+    told = [standing(results) or _rivals(results), *damage_headline(results)]
+    details = [d for d in (*told, weakest_class(block), _own_cv(results, first["model"], set_name)) if d]
     tiles = [
-        {"title": OVERALL.get(m).title, "value": number(block[m]["mean"]), "note": interval(block[m])} for m in shown
+        {"title": OVERALL.get(m).title, "value": number(block[m]["mean"]), "note": interval(block[m])} for m in _TILES
     ]
     return {"sentence": sentence, "details": details, "tiles": tiles, "model": first["model"], "set": set_name}
 
 
-def _weakest(block: Mapping[str, Any]) -> str:
+def weakest_class(block: Mapping[str, Any]) -> str:
+    """Name the class with the lowest recall of a block of scores; nothing where fewer than two have one."""
     scored = {n: c for n, c in block["per_class"].items() if c["recall"]["mean"] is not None}
     if len(scored) < 2:
         return ""
     name = min(scored, key=lambda n: scored[n]["recall"]["mean"])
     value = scored[name]["recall"]
     bounds = f" ({interval(value)})" if value["ci95"] else ""
-    return f"Hardest class: {name}, recall {number(value['mean'])}{bounds} of {_count(scored[name]['n'], 'cell')}."
+    return f"Hardest class: {name}, recall {number(value['mean'])}{bounds} of {count(scored[name]['n'], 'cell')}."
 
 
 def _rivals(results: Mapping[str, Any]) -> str:
@@ -117,7 +70,8 @@ def _rivals(results: Mapping[str, Any]) -> str:
         return ""
     equal = [r["model"] for r in others if r["behind_first"]["ci95"][0] <= 0]
     if not equal:
-        return f"It leads all {_count(len(others), 'other model')} by more than chance (paired intervals exclude 0)."
+        whom = "the other model" if len(others) == 1 else f"all {len(others)} other models"
+        return f"It leads {whom} by more than chance (paired intervals exclude 0)."
     return f"Not told apart from it by these data: {', '.join(equal)} (paired intervals of the difference include 0)."
 
 
@@ -131,30 +85,36 @@ def _own_cv(results: Mapping[str, Any], model: str, set_name: str) -> str:
     return f"{which} {number(value['mean'])}{bounds} in cross-validation."
 
 
-def model_tables(results: Mapping[str, Any]) -> list[Table]:
-    """Compare all models, one table per set: every overall metric with its interval, and what a cell costs."""
-    tables = []
-    behind = {r["model"]: r["behind_first"] for r in results["ranking"]}
+def model_tables(results: Mapping[str, Any]) -> tuple[list[Table], list[Table]]:
+    """Compare all models, one table per set: the scores that matter most, and in further tables all others."""
+    rest = [m for m in OVERALL.names() if m not in MAIN_SCORES]
+    main, more = [], []
     models = ordered_models(dict(results))
     for set_name in ("external", "cv"):
-        blocks = {n: m for n, m in models.items() if m.get(set_name)}
+        blocks = {n: m[set_name] for n, m in models.items() if m.get(set_name)}
         if not blocks:
             continue
-        is_ranked = bool(results["ranking"]) and results["ranking"][0]["metric"].startswith(set_name)
-        metrics = sorted(OVERALL.names(), key=lambda name: name != "balanced_accuracy")
-        head = ["Model", *(OVERALL.get(m).title for m in metrics)]
+        block = next(iter(blocks.values()))
+        title = f"{SET_WORDS[set_name].capitalize()}: {count(block['n_cells'], 'cell')}, intervals over {over(block)}"
+        main.append(_main_table(title, results, set_name, blocks))
+        rows = [[Cell(name), *(cell(b[m]) for m in rest)] for name, b in blocks.items()]
+        more.append(Table(title, ["Model", *(OVERALL.get(m).title for m in rest)], rows))
+    return main, more
+
+
+def _main_table(title: str, results: Mapping[str, Any], set_name: str, blocks: Mapping[str, Any]) -> Table:
+    behind = {r["model"]: r["behind_first"] for r in results["ranking"]}
+    is_ranked = len(behind) > 1 and results["ranking"][0]["metric"].startswith(set_name)
+    head = ["Model", *(OVERALL.get(m).title for m in MAIN_SCORES)]
+    rows = []
+    for name, block in blocks.items():
+        row = [Cell(name, _size(results["models"][name])), *(cell(block[m]) for m in MAIN_SCORES)]
         if is_ranked:
-            head.insert(2, "Behind first")
-        rows = []
-        for name, model in blocks.items():
-            row = [Cell(name, _size(model)), *(cell(model[set_name][m]) for m in metrics)]
-            if is_ranked:
-                row.insert(2, cell(behind.get(name)) if behind.get(name) else Cell(MISSING))
-            rows.append(row)
-        block = next(iter(blocks.values()))[set_name]
-        title = f"{SET_WORDS[set_name].capitalize()}: {_count(block['n_cells'], 'cell')}, intervals over {_over(block)}"
-        tables.append(Table(title, head, rows, best=0 if is_ranked else None))
-    return tables
+            row.insert(2, cell(behind.get(name)))
+        rows.append(row)
+    if is_ranked:
+        head.insert(2, "Behind first")
+    return Table(title, head, rows, best=0 if is_ranked else None)
 
 
 def _size(model: Mapping[str, Any]) -> str:
@@ -177,7 +137,7 @@ def class_table(name: str, block: Mapping[str, Any], set_name: str) -> Table:
 
 def _n_cell(block: Mapping[str, Any]) -> Cell:
     n_cells = block["n_cells"] if "n_cells" in block else block["n"]
-    return Cell(str(n_cells), "" if block["n_subjects"] is None else _count(block["n_subjects"], "subject"))
+    return Cell(str(n_cells), "" if block["n_subjects"] is None else count(block["n_subjects"], "subject"))
 
 
 def scope_table(name: str, entry: Mapping[str, Any], key: str) -> Table | None:
@@ -195,6 +155,13 @@ def scope_table(name: str, entry: Mapping[str, Any], key: str) -> Table | None:
         for value, b in blocks.items()
     ]
     return Table(f"{name}, {SET_WORDS[set_name]}: by {scope}", head, rows)
+
+
+def scope_blocks(entry: Mapping[str, Any], plural: str, set_name: str) -> Mapping[str, Any]:
+    """Return the scores of a model by region or group on one set, whichever key of its entry holds them."""
+    of_first_set = entry.get("scopes_of") == set_name
+    key = plural if of_first_set else f"external_{plural}" if set_name == "external" else ""
+    return entry.get(key) or {}
 
 
 def study_table(results: Mapping[str, Any]) -> Table:
@@ -248,39 +215,11 @@ def warnings_of(results: Mapping[str, Any], check: Mapping[str, Any] | None) -> 
     return sorted(found, key=lambda f: f["severity"] != "error")
 
 
-def methods(results: Mapping[str, Any]) -> list[str]:
-    """Say in sentences, as a paper's methods section would, how the numbers were made."""
-    protocol = results["protocol"]
-    unit = {"subject": "subjects", "image_id": "images", "cell": "cells"}.get(protocol["group_by"], "groups")
-    said = []
-    if protocol["scheme"] == "kfold":
-        said.append(
-            f"The development set was divided into {protocol['n_folds']} folds by {unit}: no "
-            f"{unit.removesuffix('s')} is in two folds. For each fold k a network was trained on the others, fold k + 1 "
-            "decided when to stop, and fold k was only tested. Cross-validated scores pool the test folds of a seed "
-            f"and average over {len(protocol['seeds'])} seed(s)."
-        )
-    else:
-        said.append("Networks were trained on all of the development set but one fold, which decided when to stop.")
-    if any(m.get("external") for m in results["models"].values()):
-        said.append(
-            "No external cell was seen in training, stopping or choosing settings. External scores are those of single "
-            "networks, averaged; an ensemble averages the probabilities of all networks of a model before they are scored."
-        )
-        if len(results["models"]) > 1:
-            said.append(
-                "Models are ordered by their external score. The score of the first of many is flattered by having "
-                "been chosen; the intervals do not include that."
-            )
-    for set_name, method in protocol["interval_method"].items():
-        said.append(
-            f"Intervals for {SET_WORDS[set_name]} ({100 * protocol['confidence']:g} %): {method}, "
-            f"{protocol['n_bootstrap']} draws, seed {protocol['bootstrap_seed']}; all models and networks share the draws, "
-            "so that their difference is a paired comparison. A dash: the score does not exist, as a class is absent."
-        )
-    said.append(
-        "Balanced accuracy: mean recall over classes. Macro: mean over classes. AUC: each class against all others. "
-        "Weighted kappa: quadratic weights, classes in order. Calibration error: 15 bins of equal width. "
-        "Log loss in nats."
-    )
-    return said
+def ordinal_note(results: Mapping[str, Any]) -> str:
+    """Say which scores presume an order of the classes; nothing for two classes, which are always in order."""
+    names = results["study"]["class_names"]
+    titles = [OVERALL.get(m).title for m in OVERALL.names() if m in _ORDINAL]
+    if len(names) < 3 or not titles:
+        return ""
+    verb = "means" if len(titles) == 1 else "mean"
+    return f"{capital(listed(titles))} {verb} something only if the classes are in order: {' < '.join(names)}."

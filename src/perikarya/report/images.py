@@ -7,11 +7,14 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 MAX_IMAGE_BYTES = 150_000
 CSS_PER_PIXEL = 120 / 300  # figures have 300 pixels an inch; a quarter larger than in print reads well on a screen
 _JPEG_STEPS = ((1600, 85), (1400, 80), (1200, 76), (1000, 72), (800, 68), (640, 60), (480, 50))  # width in px, quality
+_PHOTO_QUALITIES = (80, 65, 50, 35)
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,31 @@ class Embedded:
         return len(self.uri)
 
 
-def embed(path: Path) -> Embedded:
-    """Read a PNG; where it is larger than 150 KB it becomes the best JPEG that is not."""
+@dataclass(frozen=True)
+class Shown:
+    """A figure on the page; without ``uri`` the page was full and only names the file."""
+
+    kind: str
+    model: str
+    title: str
+    caption: str
+    alt: str
+    file: str = ""
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+
+
+def embed(path: Path, *, small: bool = False) -> Embedded:
+    """Read a PNG; where it is larger than 150 KB it becomes the best JPEG that is not.
+
+    ``small`` halves the resolution, to 150 pixels an inch of print: a quarter more than the page's own pixels.
+    """
     content = path.read_bytes()
     with Image.open(io.BytesIO(content)) as image:
         size = (round(image.width * CSS_PER_PIXEL), round(image.height * CSS_PER_PIXEL))
+        if small:
+            return _embedded(_halved(image), "png", size)
         if len(content) <= MAX_IMAGE_BYTES:
             return _embedded(content, "png", size)
         picture = image.convert("RGB")
@@ -46,6 +69,26 @@ def embed(path: Path) -> Embedded:
         if buffer.tell() <= MAX_IMAGE_BYTES:
             break
     return _embedded(buffer.getvalue(), "jpeg", size)
+
+
+def _halved(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.convert("RGB").reduce(2).quantize(64, method=Image.Quantize.FASTOCTREE).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def embed_photos(pixels_hwc: NDArray[np.uint8], *, max_bytes: int) -> Embedded:
+    """Make a JPEG of photographs, the best of a few qualities that is not larger than ``max_bytes``.
+
+    One pixel of the picture is one CSS pixel on the page.
+    """
+    picture = Image.fromarray(pixels_hwc)
+    for quality in _PHOTO_QUALITIES:
+        buffer = io.BytesIO()
+        picture.save(buffer, format="JPEG", quality=quality, optimize=True)
+        if buffer.tell() <= max_bytes:
+            break
+    return _embedded(buffer.getvalue(), "jpeg", picture.size)
 
 
 def _embedded(content: bytes, kind: str, size: tuple[int, int]) -> Embedded:

@@ -1,0 +1,1 @@
+"""Where the trained networks of a run look: maps, figures and the share of each map inside the cell."""

@@ -1,0 +1,100 @@
+"""``perikarya quantify`` on a run and on tables: files, what is printed, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tests.fake_run import CLASSES, FakeRun, make_fake_run
+
+from perikarya.cli.quantifying import quantify_command
+from perikarya.errors import ConfigError, DataError
+from perikarya.runs import RunFolder, write_text
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
+    made = make_fake_run(tmp_path_factory.mktemp("quantify"), models=("alpha",), n_cells=600, n_external=200)
+    quick = made.config.quantify.model_copy(update={"n_bootstrap": 200, "n_permutations": 200})
+    write_text(made.run.config, made.config.model_copy(update={"quantify": quick}).dump())
+    return made
+
+
+@pytest.fixture(scope="module")
+def table(fake: FakeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The predictions of the fold that tests half a dozen animals, with their places, as a CSV."""
+    paths = fake.run.root.glob("tasks/alpha/seed0/fold*/predictions.parquet")
+    frame = pd.concat([pd.read_parquet(p) for p in paths]).drop(columns=["label", "set"])
+    cells = fake.opened.cells[["cell_id", "subject", "region", "group", "image_id", "label"]]
+    path = tmp_path_factory.mktemp("table") / "cells.csv"
+    frame.merge(cells, on="cell_id").to_csv(path, index=False)
+    return path
+
+
+def test_a_run_gets_its_files_and_figures_and_a_table_on_the_screen(
+    fake: FakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quantify_command(fake.run.root)
+    block = json.loads((fake.run.root / "damage.json").read_text())
+    assert block["settings"]["correction"] == "probabilistic"
+    assert block["settings"]["n_bootstrap"] == 200
+    drawn = ("severity", "effects", "fractions", "correction", "power")
+    for name in ("damage.csv", "damage_groups.csv", *(f"figures/{kind}.png" for kind in drawn)):
+        assert (fake.run.root / name).stat().st_size > 0
+    shown = capsys.readouterr().out
+    sham = next(m for m in block["group_means"] if m["group"] == "sham" and m["region"] == "CA1")
+    assert f"{sham['severity']['estimate']:.3f} ({sham['severity']['ci95'][0]:.3f} to" in shown
+    effect = block["effects"]["comparisons"][0]["effects"][0]["difference"]["estimate"]
+    assert "ischemia - sham" in shown
+    assert f"{effect:.3f}" in shown
+    assert all(f"Note: {note}" in shown for note in block["notes"])
+
+
+def test_options_change_the_settings_of_the_run(fake: FakeRun, tmp_path: Path) -> None:
+    quantify_command(
+        fake.run.root, study=fake.opened.root, model="alpha", correction="none", control="ischemia", out=tmp_path / "x"
+    )
+    block = json.loads((tmp_path / "x" / "damage.json").read_text())
+    assert (block["settings"]["correction"], block["control"]) == ("none", "ischemia")
+    with pytest.raises(ConfigError, match=r"(?s)correction: Input should be 'none', 'adjusted'"):
+        quantify_command(fake.run.root, correction="magic", out=tmp_path)
+
+
+def test_a_table_is_counted_beside_itself(table: Path) -> None:
+    quantify_command(table, correction="none")
+    block = json.loads((table.parent / "cells_damage" / "damage.json").read_text())
+    assert block["class_names"] == list(CLASSES)
+    assert len(block["animals"]) == 12 * 4
+
+
+def test_predictions_of_a_task_find_their_animals_in_the_study(fake: FakeRun, tmp_path: Path) -> None:
+    path = fake.run.root / "tasks" / "alpha" / "seed0" / "fold0" / "external.parquet"
+    with pytest.raises(DataError, match="lacks subject"):
+        quantify_command(path, correction="none", out=tmp_path)
+    quantify_command(path, study=fake.opened.root, correction="none", out=tmp_path)
+    block = json.loads((tmp_path / "damage.json").read_text())
+    assert block["groups"] == list(fake.opened.study.groups)
+    assert {a["subject"] for a in block["animals"]} == set(
+        fake.opened.cells.loc[fake.opened.cells["set"] == "external", "subject"]
+    )
+
+
+def test_an_unlabelled_table_is_corrected_by_a_reference(table: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(table)
+    bare = tmp_path / "bare.csv"
+    frame.drop(columns="label").to_csv(bare, index=False)
+    with pytest.raises(DataError, match="--reference TABLE"):
+        quantify_command(bare)
+    quantify_command(bare, reference=table, correction="adjusted", out=tmp_path / "out")
+    block = json.loads((tmp_path / "out" / "damage.json").read_text())
+    assert block["correction"]["reference"]["n_cells"] == len(frame)
+    assert all(a["labelled"] is None for a in block["animals"])
+
+
+def test_options_that_do_not_belong_are_refused(fake: FakeRun, table: Path) -> None:
+    with pytest.raises(ConfigError, match="--model is for run folders"):
+        quantify_command(table, model="alpha")
+    with pytest.raises(ConfigError, match="--reference is for tables"):
+        quantify_command(RunFolder(fake.run.root).root, reference=table)
