@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from perikarya.figures.style import save_figure
+from perikarya.figures.style import DPI, save_figure
 from perikarya.runs import RunFolder
 from perikarya.schema import safe_name
 
@@ -47,6 +47,7 @@ class Press:
 
     run: RunFolder
     vectors: bool = False
+    dpi: int = DPI
 
     def plate(
         self, figure: Figure, kind: str, words: tuple[str, str, str], *, model: str = "", photos: bool = False,
@@ -55,7 +56,9 @@ class Press:
         """Save a figure as ``<kind>[_<part>][_<model>]``; ``words`` are title, caption and alt."""
         name = "+".join(safe_name(x) for x in model.split(" ("))  # no model has a plus in its name
         stem = "_".join(x for x in (kind, safe_name(part) if part else "", name if model else "") if x)
-        path = save_figure(figure, self.run.figures, stem, photos=photos, vectors=self.vectors and not photos)
+        path = save_figure(
+            figure, self.run.figures, stem, photos=photos, vectors=self.vectors and not photos, dpi=self.dpi
+        )
         return Plate(kind, model, path, *words)
 
 

@@ -133,8 +133,10 @@ def light_grid(axes: Axes, *, axis: str = "both") -> None:
 
 
 @styled
-def save_figure(figure: Figure, folder: Path, stem: str, *, photos: bool = False, vectors: bool = True) -> Path:
-    """Write ``stem.png`` (300 dpi) and, where ``vectors`` says so, ``stem.pdf``; return the path of the PNG.
+def save_figure(
+    figure: Figure, folder: Path, stem: str, *, photos: bool = False, vectors: bool = True, dpi: int = DPI
+) -> Path:
+    """Write ``stem.png`` and, where ``vectors`` says so, ``stem.pdf``; return the path of the PNG.
 
     Parameters
     ----------
@@ -146,20 +148,24 @@ def save_figure(figure: Figure, folder: Path, stem: str, *, photos: bool = False
         The file name without ending.
     photos
         The figure holds photographs: keep all colours. Otherwise 128 colours make the file a third as large.
+    vectors
+        Write the PDF.
+    dpi
+        Pixels of the PNG per inch.
     """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="raw", dpi=DPI)
+    figure.savefig(buffer, format="raw", dpi=dpi)
     figure.set_layout_engine("none")  # the vector file keeps the places just found; finding them takes a while
     if vectors:
         with replacing(folder / f"{stem}.pdf") as temporary:
             # no date inside, so that equal numbers give equal files
-            figure.savefig(temporary, format="pdf", dpi=DPI, metadata={"CreationDate": None})
-    width, height = (round(inches * DPI) for inches in figure.get_size_inches())
+            figure.savefig(temporary, format="pdf", dpi=dpi, metadata={"CreationDate": None})
+    width, height = (round(inches * dpi) for inches in figure.get_size_inches())
     image = Image.frombytes("RGBA", _canvas_size(buffer, width, height), buffer.getvalue()).convert("RGB")
     if not photos:
         image = image.quantize(128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     encoded = io.BytesIO()
-    image.save(encoded, format="PNG", compress_level=6, dpi=(DPI, DPI))
+    image.save(encoded, format="PNG", compress_level=4, dpi=(dpi, dpi))
     path = folder / f"{stem}.png"
     write_bytes(path, encoded.getvalue())
     return path

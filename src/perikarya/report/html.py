@@ -147,7 +147,7 @@ def _shown(drawn: Sequence[Plate], lead: str, room: int) -> list[Shown]:
     for i in order:
         plate = drawn[i]
         about = (plate.kind, plate.model, plate.title, plate.caption, plate.alt, f"figures/{plate.path.name}")
-        image = embed(plate.path, small=plate.model not in ("", lead))
+        image = embed(plate.path)
         if image.n_bytes > room:
             log.warning("%s is not in the report, which is full; the file is in the run folder", plate.path.name)
             shown[i] = Shown(*about)

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from perikarya.figures.style import DPI
+
 MAX_IMAGE_BYTES = 150_000
-CSS_PER_PIXEL = 120 / 300  # figures have 300 pixels an inch; a quarter larger than in print reads well on a screen
+CSS_PER_INCH = 120  # a quarter larger than in print reads well on a screen
 _JPEG_STEPS = ((1600, 85), (1400, 80), (1200, 76), (1000, 72), (800, 68), (640, 60), (480, 50))  # width in px, quality
 _PHOTO_QUALITIES = (80, 65, 50, 35)
 
@@ -46,16 +48,12 @@ class Shown:
     height: int = 0
 
 
-def embed(path: Path, *, small: bool = False) -> Embedded:
-    """Read a PNG; where it is larger than 150 KB it becomes the best JPEG that is not.
-
-    ``small`` halves the resolution, to 150 pixels an inch of print: a quarter more than the page's own pixels.
-    """
+def embed(path: Path) -> Embedded:
+    """Read a PNG; where it is larger than 150 KB it becomes the best JPEG that is not."""
     content = path.read_bytes()
     with Image.open(io.BytesIO(content)) as image:
-        size = (round(image.width * CSS_PER_PIXEL), round(image.height * CSS_PER_PIXEL))
-        if small:
-            return _embedded(_halved(image), "png", size)
+        scale = CSS_PER_INCH / image.info.get("dpi", (DPI,))[0]
+        size = (round(image.width * scale), round(image.height * scale))
         if len(content) <= MAX_IMAGE_BYTES:
             return _embedded(content, "png", size)
         picture = image.convert("RGB")
@@ -69,12 +67,6 @@ def embed(path: Path, *, small: bool = False) -> Embedded:
         if buffer.tell() <= MAX_IMAGE_BYTES:
             break
     return _embedded(buffer.getvalue(), "jpeg", size)
-
-
-def _halved(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.convert("RGB").reduce(2).quantize(64, method=Image.Quantize.FASTOCTREE).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def embed_photos(pixels_hwc: NDArray[np.uint8], *, max_bytes: int) -> Embedded:
