@@ -34,6 +34,8 @@ from perikarya.data.store import open_study, save_tables
 from perikarya.evaluate.collect import evaluate_run, write_results
 from perikarya.evaluate.metrics import Floats, Ints
 from perikarya.evaluate.outputs import Scored, load_outputs, model_scores
+from perikarya.evaluate.quantify.assemble import quantify_run
+from perikarya.evaluate.quantify.export import write_damage
 from perikarya.evaluate.summary import measure
 from perikarya.runs import RunFolder, TaskKey
 from perikarya.schema import Predictions, Study, read_yaml
@@ -72,12 +74,14 @@ def _untie(path: Path, class_names: tuple[str, ...], rng: np.random.Generator) -
 
 
 def time_ours(fake: FakeRun) -> tuple[float, float]:
-    """Return the seconds of the numbers, written to files, and of the report with its figures."""
+    """Return the seconds of the numbers with the damage, written to files, and of the report with its figures."""
     from perikarya.report import build_report
 
     start = time.perf_counter()
     evaluation = evaluate_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks)
     write_results(fake.run, evaluation)
+    damage = quantify_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks)
+    write_damage(damage, fake.run.root)
     evaluate_s = time.perf_counter() - start
     start = time.perf_counter()
     build_report(fake.run, fake.opened, fake.config, evaluation.results)
