@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 from scipy.stats import bootstrap, norm, t
 
 from perikarya.config import EvaluateConfig
@@ -99,7 +100,17 @@ def test_no_interval_is_better_than_a_wrong_one(bca: bool) -> None:
         resampled(good, 0.5, se=np.nan),
     ):
         assert np.isnan(interval(scores, bca=bca)).all()
-    assert np.isnan(interval(resampled(good, 0.2), bca=True)).all(), "all draws above the estimate"
+
+
+@pytest.mark.parametrize("estimate", [0.2, 0.31])
+def test_where_resampling_only_adds_to_a_score_its_draws_are_moved_onto_it(estimate: float) -> None:
+    """As with the calibration error: BCa would put both ends below nine tenths of the draws."""
+    draws = np.linspace(0.3, 0.8, 1001)
+    low, high = interval(resampled(draws, estimate), bca=True)
+    shift = logit(estimate) - logit(0.55)
+    expected = expit(logit(np.quantile(draws, [0.025, 0.975])) + shift)
+    np.testing.assert_allclose([low, high], expected, atol=2e-3)
+    assert low < estimate < high
 
 
 def test_past_the_pole_of_bca_the_end_is_the_last_draw() -> None:

@@ -20,6 +20,8 @@ from perikarya.evaluate.jackknife import Influence
 from perikarya.evaluate.metrics import Floats, Ints
 from perikarya.evaluate.stats import CELL, MIN_DEFINED, SAME, UNIT_WORDS
 
+ONE_SIDED = 1.2816  # normal quantile: nine draws of ten lie on one side of the score
+
 
 @dataclass(frozen=True)
 class Resampled:
@@ -81,13 +83,21 @@ def score_intervals(scores: Resampled, bounds_v2: Floats, *, confidence: float, 
     -------
     Shape (n_scores, 2). NaN where a score is missing from more than a tenth of the draws or does not exist without one
     of the clusters, for the few clusters that decide it say nothing of others; where all draws agree, for resampling
-    cannot tell how far a perfect score is from certain; and, with ``bca``, where all draws lie on one side of it.
+    cannot tell how far a perfect score is from certain. A score whose draws lie nearly all on one side of it, as those
+    of the calibration error do, for resampling adds noise to every bin, cannot be corrected by BCa, which would put
+    both ends into one tail: the percentiles of its draws are moved with their median onto the score.
     """
     ordered = np.sort(scores.draws_vb, axis=1)  # NaN last
     n_defined = (~np.isnan(ordered)).sum(axis=1)
     spread = np.where(n_defined > 0, ordered[np.arange(len(ordered)), n_defined - 1] - ordered[:, 0], 0.0)
     z = float(norm.ppf(0.5 + confidence / 2))
-    tails_v2 = _corrected_tails(scores, n_defined, z) if bca else np.tile(norm.cdf([-z, z]), (len(ordered), 1))
+    tails_v2 = np.tile(norm.cdf([-z, z]), (len(ordered), 1))
+    origin_v = scores.estimate_v
+    if bca:
+        bias_v = _bias(scores, n_defined)
+        one_sided = np.abs(bias_v) > ONE_SIDED
+        tails_v2 = np.where(one_sided[:, None], tails_v2, _corrected_tails(scores, bias_v, z))
+        origin_v = np.where(one_sided, _quantiles(ordered, n_defined, np.full((len(ordered), 2), 0.5))[:, 0], origin_v)
     usable = (
         (n_defined >= MIN_DEFINED * ordered.shape[1])
         & (spread >= SAME)
@@ -100,7 +110,9 @@ def score_intervals(scores: Resampled, bounds_v2: Floats, *, confidence: float, 
     sd_v = np.nanstd(scores.draws_vb[usable], axis=1)
     factor_v = student_t.ppf(0.5 + confidence / 2, np.maximum(scores.df_v[usable], 1.0)) / z
     factor_v *= np.maximum(scores.influence.se_v[usable] / sd_v, 1.0)
-    found[usable] = _stretched(scores.estimate_v[usable], quantile_v2, factor_v, bounds_v2[usable])
+    found[usable] = _stretched(
+        scores.estimate_v[usable], quantile_v2, factor_v, bounds_v2[usable], origin_v=origin_v[usable]
+    )
     return found
 
 
@@ -112,8 +124,10 @@ def _quantiles(ordered_vb: Floats, n_defined: Ints, tails_v2: Floats) -> Floats:
     return np.asarray(low + (place - below) * (high - low))
 
 
-def _stretched(estimate_v: Floats, quantile_v2: Floats, factor_v: Floats, bounds_v2: Floats) -> Floats:
-    """Move quantiles away from the estimate by a factor, on the logit (or log) scale between the bounds."""
+def _stretched(
+    estimate_v: Floats, quantile_v2: Floats, factor_v: Floats, bounds_v2: Floats, *, origin_v: Floats
+) -> Floats:
+    """Put quantiles as far from the estimate as they are from the origin, times a factor, on the logit or log scale."""
     low, high = bounds_v2[:, :1], bounds_v2[:, 1:]
 
     def to_scale(x: Floats) -> Floats:
@@ -121,17 +135,21 @@ def _stretched(estimate_v: Floats, quantile_v2: Floats, factor_v: Floats, bounds
 
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # a quantile at a bound stays there
         centre = to_scale(estimate_v[:, None])
-        moved = np.exp(centre + factor_v[:, None] * (to_scale(quantile_v2) - centre))
+        moved = np.exp(centre + factor_v[:, None] * (to_scale(quantile_v2) - to_scale(origin_v[:, None])))
         share = np.where(np.isinf(moved), 1.0, moved / (1.0 + moved))
         return np.where(np.isinf(high), low + moved, low + (np.minimum(high, 1e300) - low) * share)
 
 
-def _corrected_tails(scores: Resampled, n_defined: Ints, z: float) -> Floats:
-    """Return the shares of draws below the lower and the upper end of BCa, shape (n_scores, 2); NaN without any."""
+def _bias(scores: Resampled, n_defined: Ints) -> Floats:
+    """Return the normal quantile of the share of draws below each score, infinite where all lie on one side."""
     distance = scores.draws_vb - scores.estimate_v[:, None]
     below = (distance < -SAME).sum(axis=1) + 0.5 * (np.abs(distance) <= SAME).sum(axis=1)
-    bias = norm.ppf(below / np.maximum(n_defined, 1))[:, None]
-    bias = np.where(np.isfinite(bias), bias, np.nan)
+    return np.asarray(norm.ppf(below / np.maximum(n_defined, 1)))
+
+
+def _corrected_tails(scores: Resampled, bias_v: Floats, z: float) -> Floats:
+    """Return the shares of draws below the lower and the upper end of BCa, shape (n_scores, 2)."""
+    bias = np.where(np.isfinite(bias_v), bias_v, 0.0)[:, None]
     moved = bias + np.array([-z, z])
     rest = 1.0 - scores.influence.acceleration_v[:, None] * moved
     # beyond its pole the correction has left the draws at the end it was heading for
