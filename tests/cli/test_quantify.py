@@ -98,3 +98,9 @@ def test_options_that_do_not_belong_are_refused(fake: FakeRun, table: Path) -> N
         quantify_command(table, model="alpha")
     with pytest.raises(ConfigError, match="--reference is for tables"):
         quantify_command(RunFolder(fake.run.root).root, reference=table)
+
+
+def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing\.csv does not exist; it should be a run folder or a table"):
+        quantify_command(tmp_path / "nothing.csv")
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from perikarya.cli.screen import console
 from perikarya.data.store import open_study
-from perikarya.errors import ConfigError
+from perikarya.errors import ConfigError, DataError
 from perikarya.evaluate.quantify.assemble import quantify_predictions, quantify_run
 from perikarya.evaluate.quantify.cells import SEVERITY
 from perikarya.evaluate.quantify.export import write_damage
@@ -37,6 +37,8 @@ def quantify_command(
 
     Results go to ``out``; by default into the run folder, or beside the table into a folder of its name.
     """
+    if not source.exists():
+        raise DataError(f"{source} does not exist; it should be a run folder or a table of predicted cells.")
     changes = {k: v for k, v in (("correction", correction), ("control", control)) if v is not None}
     with console.status("Estimating damage"):
         if source.is_dir():
