@@ -18,13 +18,14 @@ import pandas as pd
 from perikarya.config import EvaluateConfig
 from perikarya.errors import DataError
 from perikarya.evaluate.calibrators import METHODS, Calibration, fit_calibration
-from perikarya.evaluate.cluster_sums import ClusterDraws, DrawnScores, Formulas, ratio, sum_columns
+from perikarya.evaluate.cluster_sums import ClusterDraws, DrawnScores, Formulas, sum_columns
 from perikarya.evaluate.metrics import (
     N_BINS,
     Floats,
     Ints,
     confidence_bins,
     confidence_gap,
+    ratio,
     squared_error,
     true_class_loss,
 )

@@ -14,19 +14,11 @@ import numpy as np
 import pandas as pd
 
 from perikarya.config import EvaluateConfig
+from perikarya.evaluate.drawing import Drawing
 from perikarya.evaluate.intervals import Resampled, effective_clusters, score_intervals
 from perikarya.evaluate.jackknife import influence, leave_out
-from perikarya.evaluate.metrics import Floats, Ints
-from perikarya.evaluate.stats import (
-    MIN_CLUSTERS,
-    Clusters,
-    Strata,
-    clusters_of,
-    draw_chunks,
-    interval_unit,
-    percentile_interval,
-    strata_of,
-)
+from perikarya.evaluate.metrics import Floats, Ints, ratio
+from perikarya.evaluate.stats import MIN_CLUSTERS
 from perikarya.evaluate.summary import finite
 
 
@@ -94,17 +86,8 @@ class DrawnScores:
         ]
 
 
-@dataclass(frozen=True)
-class ClusterDraws:
-    """Draws of animals (or images, or cells) for one set of cells; equal sets and settings give equal draws.
-
-    ``row_n`` holds the sorted rows of the cells table that are covered, shape (n_cells,).
-    """
-
-    row_n: Ints
-    clusters: Clusters
-    strata: Strata | None
-    settings: EvaluateConfig
+class ClusterDraws(Drawing):
+    """Scores of draws of animals (or images, or cells), for one set of cells."""
 
     @classmethod
     def over(cls, parts: Sequence[HasRows], cells: pd.DataFrame, settings: EvaluateConfig) -> ClusterDraws:
@@ -112,10 +95,7 @@ class ClusterDraws:
         is_covered = np.zeros(len(cells), bool)
         for part in parts:
             is_covered[part.row_n] = True
-        row_n = np.flatnonzero(is_covered).astype(np.int64)
-        covered = cells.iloc[row_n]
-        clusters = clusters_of(covered, interval_unit(covered))
-        return cls(row_n, clusters, strata_of(covered, clusters) if settings.stratify == "group" else None, settings)
+        return cls.of(np.flatnonzero(is_covered).astype(np.int64), cells, settings)
 
     def score(
         self,
@@ -149,11 +129,9 @@ class ClusterDraws:
         alone = [formulas.compute(sum_by(f, np.zeros(len(f.row_n), np.int64), 1)[0]) for f in folds]
         draws_vb, found = np.empty((len(mean_v), 0)), np.full((len(mean_v), 2), np.nan)
         if n >= MIN_CLUSTERS:
-            draws_vb = weighted(self._draws())
+            draws_vb = weighted(self.chunks())
             plan = leave_out(n, self.strata)
-            df_v = (
-                effective_clusters(np.sum(sums, axis=0)[:, list(formulas.rests_on)].astype(np.int64)) - self._n_strata
-            )
+            df_v = effective_clusters(np.sum(sums, axis=0)[:, list(formulas.rests_on)].astype(np.int64)) - self.n_strata
             resampled = Resampled(mean_v, draws_vb, influence(weighted(plan.chunks()), plan), df_v)
             settings = self.settings
             found = score_intervals(
@@ -169,41 +147,13 @@ class ClusterDraws:
             intervals=[None if np.isnan(ends).any() else [float(x) for x in ends] for ends in found],
         )
 
-    def _draws(self) -> Iterable[Floats]:
-        return draw_chunks(
-            self.clusters.n_clusters,
-            n_draws=self.settings.n_bootstrap,
-            seed=self.settings.seed,
-            strata=self.strata,
-        )
-
-    @property
-    def _n_strata(self) -> int:
-        return len(set(self.strata)) if self.strata else 1
-
     def differences(self, scores: DrawnScores, reference: DrawnScores) -> list[dict[str, Any]]:
         """Return ``{"estimate", "ci95"}`` of scores minus those of ``reference`` on these cells, paired by draw.
 
         No interval where all draws agree.
         """
-        found = []
-        for estimate, draws_b in zip(
-            scores.mean_v - reference.mean_v, scores.draws_vb - reference.draws_vb, strict=True
-        ):
-            interval = percentile_interval(
-                draws_b,
-                confidence=self.settings.confidence,
-                n_clusters=self.clusters.n_clusters,
-                n_strata=self._n_strata,
-            )
-            found.append({"estimate": finite(estimate), "ci95": None if interval is None else list(interval)})
-        return found
-
-
-def ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """Divide, NaN where there is nothing to divide by."""
-    undefined = denominator == 0
-    return np.where(undefined, np.nan, numerator / np.where(undefined, 1.0, denominator))
+        pairs = zip(scores.mean_v - reference.mean_v, scores.draws_vb - reference.draws_vb, strict=True)
+        return [{"estimate": finite(estimate), "ci95": self.interval(draws_b)} for estimate, draws_b in pairs]
 
 
 def shares(*columns: tuple[int, int]) -> Formulas:

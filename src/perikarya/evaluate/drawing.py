@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -35,7 +37,7 @@ class Drawing:
     settings: EvaluateConfig
 
     @classmethod
-    def of(cls, row_n: Ints, cells: pd.DataFrame, settings: EvaluateConfig) -> Drawing:
+    def of(cls, row_n: Ints, cells: pd.DataFrame, settings: EvaluateConfig) -> Self:
         """Prepare draws for the cells in these rows, which must be sorted."""
         covered = cells.iloc[row_n]
         clusters = clusters_of(covered, interval_unit(covered))
@@ -63,8 +65,17 @@ class Drawing:
         n = self.clusters.n_clusters
         if n < MIN_CLUSTERS:
             return np.empty((0, sums_sq.shape[1]))
+        return np.concatenate([counts @ sums_sq for counts in self.chunks()])
+
+    @property
+    def n_strata(self) -> int:
+        """Within how many strata clusters are drawn."""
+        return len(set(self.strata)) if self.strata else 1
+
+    def chunks(self) -> Iterator[Floats]:
+        """Iterate over the draws, some at a time, each of shape (n_draws, n_clusters): how often a cluster is taken."""
         options = {"n_draws": self.settings.n_bootstrap, "seed": self.settings.seed}
-        return np.concatenate([counts @ sums_sq for counts in draw_chunks(n, strata=self.strata, **options)])
+        return draw_chunks(self.clusters.n_clusters, strata=self.strata, **options)
 
     def interval(self, draws_b: Floats) -> list[float] | None:
         """Return the interval of a number of each draw; None without draws or where it is mostly undefined."""
@@ -74,6 +85,6 @@ class Drawing:
             draws_b,
             confidence=self.settings.confidence,
             n_clusters=self.clusters.n_clusters,
-            n_strata=len(set(self.strata)) if self.strata else 1,
+            n_strata=self.n_strata,
         )
         return None if found is None else list(found)

@@ -85,7 +85,8 @@ class Metric:
     rests_on: Literal["cells", "class"] = "cells"
 
 
-def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+def ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """Divide, NaN where there is nothing to divide by."""
     undefined = denominator == 0
     return np.where(undefined, np.nan, numerator / np.where(undefined, 1.0, denominator))
 
@@ -117,23 +118,23 @@ def _mean(per_class: Floats) -> Floats:
 
 def accuracy(tally: Tally) -> Floats:
     """Share of cells whose predicted class is the true one."""
-    return _ratio(np.einsum("...ii->...", tally.confusion), _n_cells(tally))
+    return ratio(np.einsum("...ii->...", tally.confusion), _n_cells(tally))
 
 
 def recall(tally: Tally) -> Floats:
     """Share of each class's cells that were found."""
-    return _ratio(_hits(tally.confusion), _n_true(tally))
+    return ratio(_hits(tally.confusion), _n_true(tally))
 
 
 def precision(tally: Tally) -> Floats:
     """Share of the cells predicted as each class that are of it."""
-    return _ratio(_hits(tally.confusion), _n_predicted(tally))
+    return ratio(_hits(tally.confusion), _n_predicted(tally))
 
 
 def f1(tally: Tally) -> Floats:
     """Harmonic mean of recall and precision, 2 TP / (2 TP + FP + FN); NaN for a class without cells."""
     n_true, n_predicted = _n_true(tally), _n_predicted(tally)
-    score = _ratio(2 * _hits(tally.confusion), n_true + n_predicted)
+    score = ratio(2 * _hits(tally.confusion), n_true + n_predicted)
     return np.where(n_true == 0, np.nan, score)
 
 
@@ -141,17 +142,17 @@ def specificity(tally: Tally) -> Floats:
     """Share of the cells of other classes that were not predicted as each class."""
     n_other = _n_other(tally)
     false = _n_predicted(tally) - _hits(tally.confusion)
-    return _ratio(n_other - false, n_other)
+    return ratio(n_other - false, n_other)
 
 
 def class_loss(tally: Tally) -> Floats:
     """Mean cross-entropy of each class's cells, in nats."""
-    return _ratio(tally.loss_sum, _n_true(tally))
+    return ratio(tally.loss_sum, _n_true(tally))
 
 
 def loss(tally: Tally) -> Floats:
     """Mean cross-entropy over all cells, in nats."""
-    return _ratio(np.einsum("...k->...", tally.loss_sum), _n_cells(tally))
+    return ratio(np.einsum("...k->...", tally.loss_sum), _n_cells(tally))
 
 
 def brier(tally: Tally) -> Floats:
@@ -159,12 +160,12 @@ def brier(tally: Tally) -> Floats:
 
     With two classes it is twice the score of the one probability that other programs report.
     """
-    return _ratio(tally.square_sum, _n_cells(tally))
+    return ratio(tally.square_sum, _n_cells(tally))
 
 
 def ece(tally: Tally) -> Floats:
     """Expected calibration error: |confidence - accuracy| of each bin, weighted by its cells (Guo et al. 2017)."""
-    return _ratio(np.einsum("...k->...", np.abs(tally.gap_sum)), _n_cells(tally))
+    return ratio(np.einsum("...k->...", np.abs(tally.gap_sum)), _n_cells(tally))
 
 
 def kappa(tally: Tally) -> Floats:
@@ -188,7 +189,7 @@ def _steps(tally: Tally) -> Ints:
 def _kappa(tally: Tally, cost: Floats) -> Floats:
     observed = _total(tally, cost) * _n_cells(tally)
     by_chance = np.einsum("...i,...i->...", _n_true(tally) @ cost, _n_predicted(tally))
-    return 1.0 - _ratio(observed, by_chance)
+    return 1.0 - ratio(observed, by_chance)
 
 
 def _total(tally: Tally, cost: Floats) -> Floats:
@@ -197,14 +198,14 @@ def _total(tally: Tally, cost: Floats) -> Floats:
 
 def adjacent_error(tally: Tally) -> Floats:
     """Share of cells predicted one class above or below the true one, in the order of the classes."""
-    return _ratio(_total(tally, (_steps(tally) == 1).astype(np.float64)), _n_cells(tally))
+    return ratio(_total(tally, (_steps(tally) == 1).astype(np.float64)), _n_cells(tally))
 
 
 def severe_error(tally: Tally) -> Floats:
     """Share of cells predicted two classes or more from the true one; NaN with two classes, where none can be."""
     if tally.confusion.shape[-1] < 3:
         return np.full_like(_n_cells(tally), np.nan)
-    return _ratio(_total(tally, (_steps(tally) > 1).astype(np.float64)), _n_cells(tally))
+    return ratio(_total(tally, (_steps(tally) > 1).astype(np.float64)), _n_cells(tally))
 
 
 OVERALL: Registry[Metric] = Registry("overall metric")

@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 N_MISTAKES = 24
 OTHERS_DPI = 200  # figures of models that do not lead: sharp on a screen, in a third less time and room
 
-__all__ = ["Plate", "draw_all", "ordered_models"]
-
 
 def draw_all(
     run: RunFolder,

@@ -23,7 +23,6 @@ from perikarya.figures.style import (
 )
 
 ANIMAL, ALL_GROUPS = "#56B4E9", "all animals"
-_DARK = 140  # Rec. 601 luma below which white letters are read more easily
 _LABELLED_SHARE = 0.09  # of a bar; narrower pieces have no room for their number
 
 

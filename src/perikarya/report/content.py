@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from perikarya.evaluate.metrics import OVERALL, PER_CLASS
-from perikarya.figures.book import ordered_models
+from perikarya.figures.plates import ordered_models
 from perikarya.figures.style import SET_WORDS
 from perikarya.report.damage_words import damage_headline
 from perikarya.report.evidence import standing

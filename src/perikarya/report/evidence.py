@@ -11,7 +11,7 @@ from typing import Any
 from perikarya.evaluate.metrics import OVERALL
 from perikarya.evaluate.stats import UNIT_WORDS
 from perikarya.evaluate.summary import RANKED
-from perikarya.figures.book import ordered_models
+from perikarya.figures.plates import ordered_models
 from perikarya.figures.style import SET_WORDS
 from perikarya.report.words import (
     MISSING,

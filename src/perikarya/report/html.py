@@ -17,7 +17,8 @@ from perikarya.data.store import OpenStudy
 from perikarya.evaluate.outputs import ModelScores, load_outputs, model_scores
 from perikarya.evaluate.quantify.export import FILES as DAMAGE_FILES
 from perikarya.evaluate.saliency import load_explained
-from perikarya.figures.book import Plate, draw_all, ordered_models
+from perikarya.figures.book import draw_all
+from perikarya.figures.plates import Plate, ordered_models
 from perikarya.report import content
 from perikarya.report.checklist import checklist_tables, facts_of
 from perikarya.report.explore import Explorer, explore

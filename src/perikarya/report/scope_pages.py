@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from perikarya.data.store import OpenStudy
 from perikarya.evaluate.metrics import OVERALL, Ints
-from perikarya.figures.book import ordered_models
 from perikarya.figures.galleries import mosaic, outlined, pick_examples
+from perikarya.figures.plates import ordered_models
 from perikarya.figures.style import SET_WORDS
 from perikarya.report import content
 from perikarya.report.damage_words import damage_of

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from perikarya.figures.book import ordered_models
+from perikarya.figures.plates import ordered_models
 from perikarya.report import content, evidence
 from perikarya.report.damage_words import damage
 from perikarya.report.images import Shown
