@@ -28,7 +28,7 @@ from perikarya.evaluate.saliency import (
 )
 from perikarya.experiment.plan import task_keys
 from perikarya.explain.cells import Choice, choose_cells
-from perikarya.explain.networks import trained_network
+from perikarya.models.trained import trained_network
 from perikarya.figures.saliency import SaliencyFigure, inside_figure, model_figure
 from perikarya.figures.style import save_figure
 from perikarya.models.build import CellNetwork

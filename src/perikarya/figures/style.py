@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from perikarya.palette import class_colours as class_colours  # figures find all they need here
 from perikarya.runs import replacing, write_bytes
 
 P = ParamSpec("P")
@@ -26,12 +26,6 @@ DPI = 300
 INK, FAINT, GRID = "#1f2933", "#6b7785", "#dfe4ea"
 SET_WORDS = {"cv": "cross-validation", "external": "external set"}
 
-# Told apart by people with and without red-green or blue-yellow blindness: the first seven are at least 23 CIELAB
-# units from each other in each of these (tests/figures measure it). Blue, orange, red carry the usual order of damage.
-_CLASS_COLOURS = (
-    "#0072B2", "#E69F00", "#A50026", "#56B4E9", "#0B1F4B", "#7F7F7F",
-    "#D9B98C", "#D55E00", "#882255", "#999933", "#F0E442", "#000000",
-)  # fmt: skip
 _LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 _MARKERS = "osD^vPX<>ph*"
 
@@ -68,14 +62,6 @@ _RC = {
 }
 # all of matplotlib's own settings but the choice of a window system, which would load one
 _SETTINGS: Any = {k: v for k, v in dict.items(mpl.rcParamsDefault) if "backend" not in k} | _RC
-
-
-def class_colours(n_classes: int) -> list[str]:
-    """Return one colour per class, in the order of the classes; more than twelve are steps of one dark-light scale."""
-    if n_classes <= len(_CLASS_COLOURS):
-        return list(_CLASS_COLOURS[:n_classes])
-    steps = mpl.colormaps["cividis"](np.linspace(0, 1, n_classes))
-    return [mpl.colors.to_hex(step) for step in steps]
 
 
 def class_line(index: int) -> Any:
