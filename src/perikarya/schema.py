@@ -37,6 +37,7 @@ CELL_COLUMNS: dict[str, str] = {
     "x_px": "float64",
     "y_px": "float64",
     "area_px": "int64",
+    "um_per_px": "float64",  # of the cell's image, which x_px, y_px and area_px are counted in; NaN where unknown
     "image_sha256": "string",
     "crop_phash": "string",
     "source": "string",

@@ -128,7 +128,9 @@ def pyknotic(settings: PhantomSettings) -> tuple[pd.Series, pd.Series]:
         for plan, true_n in plan_fields(settings, animals)
     ]
     frame = pd.DataFrame(rows, columns=["group", "subject", "region", "fraction", "n"])
-    drawn = frame.groupby("group").apply(lambda part: np.average(part["fraction"], weights=part["n"]))
+    drawn = frame.groupby("group")[["fraction", "n"]].apply(
+        lambda part: np.average(part["fraction"], weights=part["n"])
+    )
     return drawn, frame.groupby("group")["n"].sum()
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tests.tiny import make_study
 
-from perikarya.data.store import CropWriter, cut_window, new_study_folder, open_study
+from perikarya.data.store import CropWriter, new_study_folder, open_study
+from perikarya.data.windows import cut_window
 from perikarya.errors import DataError
 
 

@@ -23,9 +23,9 @@ from perikarya.errors import ConfigError, PerikaryaError, RunError, UnknownNameE
 from perikarya.evaluate.saliency import DrawnMaps, explained_path, load_explained, maps_path
 from perikarya.experiment.plan import load_run_config
 from perikarya.explain import run as explaining
-from perikarya.models.trained import trained_network
 from perikarya.explain.run import explain_run
 from perikarya.models.explain import class_maps, share_inside
+from perikarya.models.trained import trained_network
 from perikarya.runs import RunFolder, TaskKey
 
 pytest.importorskip("pytorch_grad_cam", reason="the extra 'explain' is not installed")

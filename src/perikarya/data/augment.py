@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perikarya.config import AugmentConfig
 from perikarya.data.colour import MASK, add_noise, bend_gamma, blur, cover, relight, restain
 from perikarya.data.draws import Draws, draw
 from perikarya.data.draws import cell_keys as cell_keys  # who augments finds all it needs here
-from perikarya.data.store import CHANNELS
 from perikarya.data.warp import shrink, warp
+from perikarya.data.windows import CHANNELS
+from perikarya.settings import AugmentConfig
 
 
 class Augmenter:

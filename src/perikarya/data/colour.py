@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perikarya.data.store import CHANNELS
+from perikarya.data.windows import CHANNELS
 
 MASK = 3  # the channel of the mask
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, red, green, blue

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perikarya.config import AugmentConfig
 from perikarya.data.colour import light_matrices, stain_matrices
 from perikarya.data.warp import N_CONTROL
+from perikarya.settings import AugmentConfig
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _COVER_SIDE = (0.15, 0.5)  # shortest and longest side of a covering rectangle, share of the window

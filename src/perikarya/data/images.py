@@ -6,10 +6,13 @@ so that a small file cannot claim a picture that fills the memory.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import stat
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -40,10 +43,11 @@ _MAGIC = {
 }
 _LABEL_MAP_MAX = 32  # more than two values, all below this: numbers of objects rather than shades
 _ORIENTATION_TAG = 274
-# everything the decoders were seen to raise on damaged files; UserWarning: when warnings are errors
+# everything the decoders were seen to raise on damaged files; RuntimeError: imagecodecs;
+# UserWarning, RuntimeWarning: when warnings are errors
 DECODER_ERRORS = (
     OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError, EOFError, OverflowError,
-    ZeroDivisionError, MemoryError, NotImplementedError, UserWarning, struct.error, zlib.error, cv2.error,
+    ZeroDivisionError, MemoryError, RuntimeError, UserWarning, RuntimeWarning, struct.error, zlib.error, cv2.error,
     tifffile.TiffFileError, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 
@@ -83,7 +87,7 @@ def read_rgb(path: Path) -> Pixels:
     pixels = decoded.pixels
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
-    return np.ascontiguousarray(_on_white(pixels, decoded.alpha))
+    return np.ascontiguousarray(on_white(pixels, decoded.alpha))
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
@@ -126,12 +130,42 @@ def to_8bit(pixels: Pixels, *, bits: int) -> NDArray[np.uint8]:
     return np.asarray(np.minimum(pixels >> (bits - 8), 255), np.uint8)
 
 
+def pixel_sha256(pixels: NDArray[np.generic]) -> str:
+    """Return the SHA-256 (hex) of decoded pixels, their shape and their type."""
+    digest = hashlib.sha256(f"{pixels.dtype.str}|{pixels.shape}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def on_white(rgb: Pixels, alpha: Pixels | None, *, whole: bool = True) -> Pixels:
+    """Lay RGB pixels on white.
+
+    Parameters
+    ----------
+    alpha
+        Shape (height, width), of the type of the pixels; None: opaque everywhere.
+    whole
+        Whether it is a whole picture, which must not be transparent everywhere, as a window may be.
+    """
+    if alpha is None:
+        return rgb
+    opaque = np.iinfo(alpha.dtype).max
+    if (alpha == opaque).all():
+        return rgb
+    if whole and not alpha.any():
+        raise ImageError("the image is transparent everywhere")
+    if rgb.dtype != np.uint8:
+        raise ImageError("the 16-bit image is partly transparent; export it without transparency")
+    share = alpha[..., None].astype(np.uint16)
+    return ((rgb * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
+
+
 def _decode(path: Path) -> _Decoded:
     content = read_bytes(path)
-    kind = next((name for magic, name in _MAGIC.items() if content.startswith(magic)), None)
+    kind = kind_of(content)
     if kind is None:
         raise ImageError("the file is not a PNG, JPEG, TIFF or BMP image, whatever its name says")
-    try:
+    with decoding(kind):
         if kind == "TIFF" and _tiff_is_16_bit(content):
             return _decode_16_bit(content)
         if kind == "PNG":
@@ -142,6 +176,13 @@ def _decode(path: Path) -> _Decoded:
                 image.load()  # Pillow notices damage that OpenCV paints over, but keeps 8 of the 16 bits
                 return _decode_16_bit(content, orientation=image.getexif().get(_ORIENTATION_TAG, 1))
             return _from_pillow(ImageOps.exif_transpose(image))
+
+
+@contextmanager
+def decoding(kind: str) -> Iterator[None]:
+    """Turn what decoders raise on damaged files of a kind into ``ImageError``."""
+    try:
+        yield
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -153,17 +194,35 @@ def _decode(path: Path) -> _Decoded:
         raise ImageError(f"the {kind} image is damaged or truncated ({reason[0] if reason else error!r})") from None
 
 
+def kind_of(beginning: bytes) -> str | None:
+    """Tell PNG, JPEG, TIFF and BMP files by their first bytes; None for others."""
+    return next((name for magic, name in _MAGIC.items() if beginning.startswith(magic)), None)
+
+
 def read_bytes(path: Path) -> bytes:
     """Read a whole image file; raise ``ImageError`` when it is missing, no file or larger than the limit."""
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("this is not a regular file")
-        if status.st_size == 0:
-            raise ImageError("the file is empty (0 bytes)")
-        if status.st_size > MAX_FILE_BYTES:
-            raise ImageError(f"the file is larger than {MAX_FILE_BYTES // 2**20} MiB")
+    if file_size(path) > MAX_FILE_BYTES:
+        raise ImageError(f"the file is larger than {MAX_FILE_BYTES // 2**20} MiB")
+    with accessing():
         return path.read_bytes()
+
+
+def file_size(path: Path) -> int:
+    """Return the size of an image file in bytes; raise ``ImageError`` when it is missing, no file or empty."""
+    with accessing():
+        status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("this is not a regular file")
+    if status.st_size == 0:
+        raise ImageError("the file is empty (0 bytes)")
+    return status.st_size
+
+
+@contextmanager
+def accessing() -> Iterator[None]:
+    """Turn what the system says of a file that cannot be read into ``ImageError``."""
+    try:
+        yield
     except FileNotFoundError:
         raise ImageError("the file does not exist") from None
     except OSError as error:
@@ -172,10 +231,17 @@ def read_bytes(path: Path) -> bytes:
 
 def check_size(width: int, height: int) -> None:
     """Raise ``ImageError`` when a picture has more than ``MAX_PIXELS`` pixels or none."""
+    check_whole(width, height)
     if width * height > MAX_PIXELS:
         raise ImageError(f"the picture is {width} x {height} px; the limit is {MAX_PIXELS // 10**6} million pixels")
     if width < 1 or height < 1:
         raise ImageError("the picture has no pixels")
+
+
+def check_whole(*sizes: object) -> None:
+    """Raise ``ImageError`` where sizes in a damaged TIFF are lists, whose product with a number fills the memory."""
+    if not all(isinstance(size, int | np.integer) for size in sizes):
+        raise ImageError("the image is damaged (a size in it is no whole number)")
 
 
 def _check_header(image: Image.Image) -> None:
@@ -194,7 +260,7 @@ def _check_png(content: bytes) -> None:
     position = 8
     while position + 8 <= len(content):
         (length,) = struct.unpack(">I", content[position : position + 4])
-        if content[position + 4 : position + 8] == b"IEND" and position + 12 <= len(content):
+        if length == 0 and content[position + 4 : position + 8] == b"IEND" and position + 12 <= len(content):
             return
         position += 12 + length
     raise ImageError("the PNG image is truncated (its end mark is missing)")
@@ -218,6 +284,9 @@ def _tiff_is_16_bit(content: bytes) -> bool:
         page = tiff.pages.first
         n_planes = max(page.imagedepth, int((tiff.imagej_metadata or {}).get("images", 1)))
         check_size(page.imagewidth, page.imagelength)
+        check_whole(page.tilewidth, page.tilelength)
+        if page.is_tiled and page.tilewidth * page.tilelength > MAX_PIXELS:
+            raise ImageError(f"the TIFF image is damaged (tiles of {page.tilewidth} x {page.tilelength} px)")
         if n_pages > 1 or n_planes > 1:
             raise ImageError(f"the file holds {max(n_pages, n_planes)} pages; it is unclear which one is meant")
         ends = [start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=False)]
@@ -260,20 +329,6 @@ def _orient(pixels: NDArray[np.uint16], orientation: int) -> NDArray[np.uint16]:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
-
-
-def _on_white(rgb: Pixels, alpha: Pixels | None) -> Pixels:
-    if alpha is None:
-        return rgb
-    opaque = np.iinfo(alpha.dtype).max
-    if (alpha == opaque).all():
-        return rgb
-    if not alpha.any():
-        raise ImageError("the image is transparent everywhere")
-    if rgb.dtype != np.uint8:
-        raise ImageError("the 16-bit image is partly transparent; export it without transparency")
-    share = alpha[..., None].astype(np.uint16)
-    return ((rgb * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
 
 
 def _mask_values(decoded: _Decoded) -> Pixels:

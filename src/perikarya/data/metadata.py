@@ -15,6 +15,7 @@ from perikarya.errors import ConfigError, DataError
 
 MAX_CSV_BYTES = 64 * 2**20
 MAX_CSV_ROWS = 2_000_000
+MAX_CSV_COLUMNS = 1000  # their names are listed in notes and messages
 WORDS = ("subject", "image_id", "region", "group")  # what a table or a name may tell of a cell
 
 # column -> names it may have in a person's table
@@ -124,6 +125,11 @@ def _entry(text: str) -> str | None:
 def _columns_of(
     header: Sequence[str], columns: Mapping[str, Sequence[str]], required: Sequence[str], path: Path
 ) -> tuple[dict[str, int], tuple[str, ...]]:
+    if len(header) > MAX_CSV_COLUMNS:
+        raise DataError(
+            f"{path} has {len(header)} columns; the limit is {MAX_CSV_COLUMNS}.\n"
+            "Fix: keep the columns that say which cell is whose; see 'perikarya study import'."
+        )
     names = [name.strip().lower() for name in header]
     positions: dict[str, int] = {}
     for column, aliases in columns.items():

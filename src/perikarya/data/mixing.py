@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perikarya.config import AugmentConfig
 from perikarya.data.colour import MASK
+from perikarya.settings import AugmentConfig
 
 # sets these numbers apart from those of the order of an epoch: NumPy takes [seed, epoch] for [seed, epoch, 0]
 _STREAM = 0x6D6978

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perikarya.config import ResampleConfig
 from perikarya.data import smote
 from perikarya.errors import DataError
 from perikarya.registry import Registry
 from perikarya.schema import NO_LABEL
+from perikarya.settings import ResampleConfig
 
 Rows = NDArray[np.int64]
 Choice = Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.int64]]

@@ -19,9 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from perikarya.config import CvConfig
 from perikarya.errors import DataError
 from perikarya.schema import DEVELOPMENT, read_table, write_table
+from perikarya.settings import CvConfig
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,4 @@
-"""A study on disk: its description, its table of cells and one memory-mapped array of fixed windows.
-
-A window has a fixed size in pixels (and, where the scale is known, in micrometres); a cell is never stretched to
-fill it. Beyond the border of an image the picture is continued by reflection and the mask by zeros, so that a
-reflected neighbour never becomes part of the outlined cell.
-"""
+"""A study on disk: its description, its table of cells and one memory-mapped array of fixed windows."""
 
 from __future__ import annotations
 
@@ -18,78 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
-import cv2
 import numpy as np
 import pandas as pd
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from perikarya.data.windows import CHANNELS
 from perikarya.errors import DataError
 from perikarya.schema import Study, as_cells, label_codes, read_table, write_table
-
-CHANNELS = 4  # red, green, blue, mask
-
-
-def cut_window(
-    image_hwc: NDArray[np.uint8],
-    mask_hw: NDArray[np.uint8],
-    *,
-    centre_xy: tuple[float, float],
-    window_px: int,
-    keep_inside: bool,
-) -> NDArray[np.uint8]:
-    """Cut the square window around a cell.
-
-    Parameters
-    ----------
-    image_hwc
-        Shape (height, width, 3), uint8, RGB.
-    mask_hw
-        Shape (height, width); pixels above 0 belong to the cell.
-    centre_xy
-        Where the window is centred, in pixels, x to the right and y downwards.
-    window_px
-        Side of the window.
-    keep_inside
-        Shift the window into the image where it fits (for crops around one cell, which are already centred);
-        otherwise the cell stays in the middle (for fields).
-
-    Returns
-    -------
-    Shape (window_px, window_px, 4), uint8; the fourth channel is 0 or 255.
-    """
-    height, width = mask_hw.shape
-    left = _window_start(centre_xy[0], window_px, width, keep_inside=keep_inside)
-    top = _window_start(centre_xy[1], window_px, height, keep_inside=keep_inside)
-    x0, x1 = max(left, 0), min(left + window_px, width)
-    y0, y1 = max(top, 0), min(top + window_px, height)
-    if x0 >= x1 or y0 >= y1:
-        raise DataError(f"The window around ({centre_xy[0]:.0f}, {centre_xy[1]:.0f}) lies outside the image.")
-    pads = (y0 - top, top + window_px - y1, x0 - left, left + window_px - x1)
-    crop = np.empty((window_px, window_px, CHANNELS), np.uint8)
-    crop[..., :3] = _pad_reflecting(image_hwc[y0:y1, x0:x1], pads)
-    crop[..., 3] = 0
-    inner = crop[pads[0] : window_px - pads[1], pads[2] : window_px - pads[3], 3]
-    inner[mask_hw[y0:y1, x0:x1] > 0] = 255
-    return crop
-
-
-def _window_start(centre: float, window_px: int, size: int, *, keep_inside: bool) -> int:
-    start = round(centre - window_px / 2)
-    if keep_inside:
-        # where the image is smaller than the window, the padding is shared between both sides
-        start = (size - window_px) // 2 if size <= window_px else min(max(start, 0), size - window_px)
-    return start
-
-
-def _pad_reflecting(patch_hwc: NDArray[np.uint8], pads: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    if not any(pads):
-        return patch_hwc
-    if min(patch_hwc.shape[:2]) == 1:  # nothing to reflect
-        return np.asarray(cv2.copyMakeBorder(patch_hwc, *pads, cv2.BORDER_REPLICATE), np.uint8)
-    top, bottom, left, right = pads
-    # numpy reflects again and again where the padding is larger than the picture; OpenCV does not promise that
-    return np.pad(patch_hwc, ((top, bottom), (left, right), (0, 0)), mode="reflect")
 
 
 class CropWriter:

@@ -15,14 +15,15 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from perikarya.config import ResampleConfig
 from perikarya.data.augment import resize_batch
 from perikarya.data.colour import MASK
 from perikarya.data.resampling import RESAMPLERS, Rows, training_codes
 from perikarya.data.smote import Recipe, Synthetic, apply_recipe
-from perikarya.data.store import CHANNELS, OpenStudy
+from perikarya.data.store import OpenStudy
+from perikarya.data.windows import CHANNELS
 from perikarya.errors import ConfigError, DataError
 from perikarya.schema import label_codes
+from perikarya.settings import ResampleConfig
 
 log = logging.getLogger(__name__)
 

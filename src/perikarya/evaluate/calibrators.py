@@ -14,112 +14,21 @@ is left out of the fit (``Calibration.unfitted``).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import isotonic_regression, minimize
 
 from perikarya.errors import DataError
-from perikarya.evaluate.metrics import SMALLEST_PROB, Floats, Ints, check_scores
+from perikarya.evaluate.calibration_map import Calibration as Calibration
+from perikarya.evaluate.calibration_map import Curve, log_of, softmax
+from perikarya.evaluate.metrics import Floats, Ints, check_scores
 from perikarya.registry import Registry
 
 MIN_CELLS_OF_CLASS = 10  # two numbers per class ask for several cells each; vector and isotonic scaling
 PRIOR_SD = 1.0  # of a log scale and of an offset: within a factor of seven for 95 %, the weight of a cell or two
 DECIMALS = 7  # of probabilities, stored as float32: what differs by less is equal to an isotonic curve
-
-Curve = tuple[tuple[float, ...], tuple[float, ...]]  # probability before, rising; probability after
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A fitted map from probabilities to probabilities, the same for every cell.
-
-    Attributes
-    ----------
-    method
-        ``temperature``, ``vector`` or ``isotonic``.
-    n_cells
-        Cells it was fitted to.
-    scale
-        One factor per class for log p; all 1 / temperature for temperature scaling. Empty for isotonic scaling.
-    offset
-        One number per class, added after scaling; zeros for temperature scaling. Empty for isotonic scaling.
-    curves
-        Per class, the corners of its curve, straight in between and level outside. Isotonic scaling only.
-    unfitted
-        Positions of classes with too few cells: vector scaling gives them the mean log scale of the others and no
-        offset, isotonic scaling leaves them as they are before rows are made to sum to 1.
-    """
-
-    method: str
-    n_cells: int
-    scale: tuple[float, ...] = ()
-    offset: tuple[float, ...] = ()
-    curves: tuple[Curve, ...] = ()
-    unfitted: tuple[int, ...] = ()
-
-    @property
-    def n_classes(self) -> int:
-        """Number of classes."""
-        return len(self.scale) or len(self.curves)
-
-    def apply(self, prob_nk: Floats) -> Floats:
-        """Return calibrated probabilities, shape (n_cells, n_classes), rows sum to 1.
-
-        Raises
-        ------
-        DataError
-            If the probabilities are of another number of classes.
-        """
-        if prob_nk.ndim != 2 or prob_nk.shape[1] != self.n_classes:
-            raise DataError(
-                f"Probabilities of shape {prob_nk.shape} cannot be calibrated for {self.n_classes} classes.\n"
-                "Fix: use the calibration of the model that made them."
-            )
-        if self.curves:
-            columns = [np.interp(prob_nk[:, k], *curve) for k, curve in enumerate(self.curves)]
-            raised = np.stack(columns, axis=1)
-            return np.asarray(raised / raised.sum(axis=1, keepdims=True))
-        return _softmax(np.asarray(self.scale) * _logits(prob_nk) + np.asarray(self.offset))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what ``from_dict`` reads, ready for JSON."""
-        return dict(json.loads(json.dumps(asdict(self))))  # tuples, however deep, become lists
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Calibration:
-        """Read what ``to_dict`` returned, also after a round trip through JSON; raise ``DataError`` when it is not."""
-        try:
-            read = cls(
-                method=str(content["method"]),
-                n_cells=int(content["n_cells"]),
-                scale=tuple(float(x) for x in content["scale"]),
-                offset=tuple(float(x) for x in content["offset"]),
-                curves=tuple((tuple(map(float, x)), tuple(map(float, y))) for x, y in content["curves"]),
-                unfitted=tuple(int(k) for k in content["unfitted"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"A stored calibration is damaged ({error!r}).\n"
-                "Without it, probabilities would be other than the model's report says. Fix: export the model again."
-            ) from None
-        read._check()
-        return read
-
-    def _check(self) -> None:
-        """Raise ``DataError`` unless there is one scale and offset, or one curve, for each class."""
-        METHODS.get(self.method)
-        numbers = np.array([*self.scale, *self.offset, *(v for curve in self.curves for side in curve for v in side)])
-        shaped = len(self.scale) == len(self.offset) and bool(self.scale) != bool(self.curves)
-        rising = all(len(x) == len(y) > 0 and (np.diff(x) > 0).all() for x, y in self.curves)
-        if not (shaped and rising and np.isfinite(numbers).all()):
-            raise DataError(
-                f"A stored calibration by '{self.method}' does not hold one finite scale and offset, or one curve, "
-                "for each class.\nFix: export the model again."
-            )
 
 
 @dataclass(frozen=True)
@@ -165,7 +74,7 @@ def fit_calibration(method: str, prob_nk: Floats, label_n: Ints) -> Calibration:
 
 def _fit_temperature(prob_nk: Floats, label_n: Ints) -> Calibration:
     n_classes = prob_nk.shape[1]
-    log_scale, _ = _fit_scales(_logits(prob_nk), label_n, shared=True)
+    log_scale, _ = _fit_scales(log_of(prob_nk), label_n, shared=True)
     scale = (float(np.exp(log_scale[0])),) * n_classes
     return Calibration("temperature", len(label_n), scale, (0.0,) * n_classes)
 
@@ -175,7 +84,7 @@ def _fit_vector(prob_nk: Floats, label_n: Ints) -> Calibration:
     fitted = _fitted_classes(label_n, prob_nk.shape[1])
     used = np.isin(label_n, fitted)
     log_scale, offset = _fit_scales(
-        _logits(prob_nk[used][:, fitted]), np.searchsorted(fitted, label_n[used]), shared=False
+        log_of(prob_nk[used][:, fitted]), np.searchsorted(fitted, label_n[used]), shared=False
     )
     scales, offsets = np.full(prob_nk.shape[1], log_scale.mean()), np.zeros(prob_nk.shape[1])
     scales[fitted], offsets[fitted] = log_scale, offset
@@ -219,15 +128,6 @@ def _others(fitted: Ints, n_classes: int) -> tuple[int, ...]:
     return tuple(sorted(set(range(n_classes)) - set(fitted.tolist())))
 
 
-def _logits(prob_nk: Floats) -> Floats:
-    return np.log(np.maximum(prob_nk, SMALLEST_PROB))
-
-
-def _softmax(logit_nk: Floats) -> Floats:
-    raised = np.exp(logit_nk - logit_nk.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
-
-
 def _fit_scales(logit_nk: Floats, label_n: Ints, *, shared: bool) -> tuple[Floats, Floats]:
     """Find log scales and offsets of the largest posterior: log loss plus the prior's squares.
 
@@ -242,7 +142,7 @@ def _fit_scales(logit_nk: Floats, label_n: Ints, *, shared: bool) -> tuple[Float
     def loss(free: Floats) -> tuple[float, Floats]:
         log_scale, offset = split(free)
         scaled = np.exp(log_scale) * logit_nk
-        prob = _softmax(scaled + offset)
+        prob = softmax(scaled + offset)
         excess = prob - truth_nk
         likelihood = np.maximum(np.take_along_axis(prob, label_n[:, None], axis=1), np.finfo(float).tiny)
         by_scale = (excess * scaled).sum(axis=0)

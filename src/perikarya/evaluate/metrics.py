@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from perikarya.errors import DataError
+from perikarya.evaluate.calibration_map import SMALLEST_PROB as SMALLEST_PROB
 from perikarya.registry import Registry
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 N_BINS = 15  # equal-width bins of the top-label confidence; Guo et al. 2017, arXiv:1706.04599
-SMALLEST_PROB = 1e-7  # float32 softmax: a probability of 0 means "below this", and log 0 would spoil every mean
 
 
 @dataclass(frozen=True)

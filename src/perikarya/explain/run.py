@@ -28,11 +28,11 @@ from perikarya.evaluate.saliency import (
 )
 from perikarya.experiment.plan import task_keys
 from perikarya.explain.cells import Choice, choose_cells
-from perikarya.models.trained import trained_network
 from perikarya.figures.saliency import SaliencyFigure, inside_figure, model_figure
 from perikarya.figures.style import save_figure
 from perikarya.models.build import CellNetwork
 from perikarya.models.explain import METHODS, Method, advised_method, class_maps, map_sources, share_inside
+from perikarya.models.trained import trained_network
 from perikarya.runs import RunFolder, TaskKey, write_json
 from perikarya.schema import EXTERNAL, SCHEMA_VERSION, safe_name
 

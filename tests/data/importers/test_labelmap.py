@@ -13,7 +13,7 @@ from tests.sources import disc, picture, write
 from perikarya.data.images import ImageError
 from perikarya.data.importers import import_study, recognise
 from perikarya.data.importers.base import ImportOptions
-from perikarya.data.importers.label_files import boxes_of, read_label_map
+from perikarya.data.outlines.labels import boxes_of, read_label_map
 from perikarya.errors import DataError, ImportRefusedError
 
 HW = (120, 160)

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 from perikarya.data.importers.base import Importer, ImportOptions
+from perikarya.data.importers.coco import COCO
 from perikarya.data.importers.folders import FOLDERS
+from perikarya.data.importers.geojson import GEOJSON
+from perikarya.data.importers.imagej import IMAGEJ
 from perikarya.data.importers.labelmap import LABELMAP
-from perikarya.data.importers.write import check_scale, parse_window, write_study
+from perikarya.data.importers.scale import check_scale, check_window
+from perikarya.data.importers.write import write_study
 from perikarya.data.store import OpenStudy
 from perikarya.errors import DataError
 from perikarya.registry import Registry
 from perikarya.schema import DEVELOPMENT, EXTERNAL
 
+_MOST_COUNTED = 2000  # files looked at to say what a folder holds
+
 IMPORTERS: Registry[Importer] = Registry("importer")
 IMPORTERS.add("folders", FOLDERS)
 IMPORTERS.add("labels", LABELMAP)
+IMPORTERS.add("geojson", GEOJSON)
+IMPORTERS.add("imagej", IMAGEJ)
+IMPORTERS.add("coco", COCO)
 
 
 def import_study(source: Path, out: Path, *, options: ImportOptions = ImportOptions()) -> OpenStudy:  # noqa: B008
@@ -39,7 +50,7 @@ def import_study(source: Path, out: Path, *, options: ImportOptions = ImportOpti
     """
     check_scale(options.um_per_px)
     if options.window is not None:
-        parse_window(options.window, options.um_per_px)
+        check_window(options.window)
     _check_places(source, out, options.external)
     layout = options.layout if options.layout != "auto" else recognise(source)
     importer = IMPORTERS.get(layout)
@@ -54,9 +65,25 @@ def recognise(source: Path) -> str:
     found = [name for name, importer in IMPORTERS.items() if importer.recognises(source)]
     if len(found) == 1:
         return found[0]
+    if found:
+        raise DataError(
+            f"{source} fits several layouts: {', '.join(found)}.\n"
+            "Cells would be imported from one of them only. Fix: say which one is meant with --layout."
+        )
     expected = "\n".join(f"  {name}: {importer.expects}" for name, importer in IMPORTERS.items())
-    what = f"fits several layouts ({', '.join(found)})" if found else "has no layout that is known"
-    raise DataError(f"{source} {what}. Layouts:\n{expected}\nFix: arrange the folder so, or name one with --layout.")
+    raise DataError(
+        f"{source} has no layout that is known; it {_content(source)}. Layouts:\n{expected}\n"
+        "Fix: arrange the folder so, or name one with --layout to hear what it lacks."
+    )
+
+
+def _content(source: Path) -> str:
+    """Say in a few words what a source holds."""
+    if not source.is_dir():
+        return f"is a single {source.suffix or 'nameless'} file"
+    files = (path for path in islice(source.rglob("*"), _MOST_COUNTED) if path.is_file())
+    kinds = Counter(path.suffix.lower() or "nameless" for path in files)
+    return "holds " + (", ".join(f"{n} {kind}" for kind, n in kinds.most_common(4)) + " files" if kinds else "no files")
 
 
 def _check_places(source: Path, out: Path, external: Path | None) -> None:

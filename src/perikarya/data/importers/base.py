@@ -6,7 +6,6 @@ cell; ``Scan.cut`` decodes again and yields the windows, once their size is know
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from perikarya.data.threads import map_threaded as map_threaded  # importers find all they need here
+from perikarya.data.identity import cell_digest as cell_digest  # importers find all they need here
+from perikarya.data.images import pixel_sha256 as pixel_sha256
+from perikarya.data.threads import map_threaded as map_threaded
 
 T = TypeVar("T")
 
@@ -28,9 +29,12 @@ Problem: TypeAlias = tuple[str, str]  # (path relative to the source, reason as 
 class ImportOptions:
     """What a person may say about an import; the defaults are right for most sources.
 
-    ``window`` is a side in pixels (``80``, ``"80"``, ``"80px"``) or in micrometres (``"40um"``, needs
-    ``um_per_px``); ``classes`` fixes their order; ``external`` is a second source, of the external set;
+    ``window`` is a side in pixels (``80``, ``"80"``, ``"80px"``) or in micrometres (``"40um"``, needs the
+    scale of the images); ``classes`` fixes their order; ``external`` is a second source, of the external set;
     ``name_pattern`` is a regular expression with groups named subject, image_id, region or group.
+    ``um_per_px`` is the scale of images that do not tell theirs. ``class_map`` says which class names, groups, colours
+    or names of the source mean which class, ``regions`` which classes of its annotations are regions that hold cells,
+    ``nucleus`` takes the outline of the nucleus where a cell has both (see ``data.outlines``).
     """
 
     layout: str = "auto"
@@ -40,6 +44,9 @@ class ImportOptions:
     name_pattern: str | None = None
     classes: tuple[str, ...] | None = None
     um_per_px: float | None = None
+    class_map: str | None = None
+    regions: tuple[str, ...] = ()
+    nucleus: bool = False
     window: int | str | None = None
     skip_bad: bool = False
     overwrite: bool = False
@@ -54,7 +61,8 @@ class SourceCell:
     ``source`` is the image's path relative to the source root (for fields with ``#<number of the cell>`` behind it)
     and unique within a scan. ``x_px``, ``y_px`` is the centroid of the outline in its image, ``bbox_xywh`` the
     outline's bounding box, ``image_hw`` the image's height and width. ``image_sha256`` is the hash of the decoded
-    pixels (``pixel_sha256``), ``digest`` that of the pixels and this outline (``cell_digest``).
+    pixels (``pixel_sha256``), ``digest`` that of the pixels and this outline (``cell_digest``). ``um_per_px`` is the
+    scale of the image where it tells it; ``cut`` is given cells that have that of ``--um-per-px`` where it does not.
     """
 
     source: str
@@ -71,14 +79,20 @@ class SourceCell:
     image_hw: tuple[int, int]
     image_sha256: str
     digest: str
+    um_per_px: float | None = None
 
 
 @dataclass(frozen=True)
 class CutSettings:
-    """What all windows of an import share: their side, and how many bits of 16-bit images become 8."""
+    """What all windows of an import share: side, scale, and how many bits of 16-bit images become 8.
+
+    Where ``um_per_px`` is given, a window spans ``window_px * um_per_px`` micrometres of every image whose scale is
+    known, whatever that scale is.
+    """
 
     window_px: int
     bits: int = 8  # 16-bit values are shifted right by bits - 8
+    um_per_px: float | None = None
 
 
 Cutter: TypeAlias = Callable[[Sequence[SourceCell], CutSettings], Iterator[NDArray[np.uint8]]]
@@ -118,30 +132,6 @@ class Importer:
     expects: str  # one line: what a folder of this kind looks like
     recognises: Callable[[Path], bool]
     scan: Callable[[Path, str, Path | None, ImportOptions], Scan]
-
-
-def pixel_sha256(pixels: NDArray[np.generic]) -> str:
-    """Return the SHA-256 (hex) of decoded pixels, their shape and their type."""
-    digest = hashlib.sha256(f"{pixels.dtype.str}|{pixels.shape}".encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
-
-
-def cell_digest(image_sha256: str, mask_hw: NDArray[np.uint8], *, offset_xy: tuple[int, int] = (0, 0)) -> str:
-    """Return the identity of a cell, 16 hex digits: its image's pixels and its outline.
-
-    Parameters
-    ----------
-    image_sha256
-        What ``pixel_sha256`` says of the image.
-    mask_hw
-        Shape (height, width); pixels above 0 belong to the cell. May be the bounding box only.
-    offset_xy
-        Where the mask's first pixel lies in the image.
-    """
-    digest = hashlib.sha256(f"{image_sha256}|{mask_hw.shape}|{offset_xy}".encode())
-    digest.update(np.packbits(mask_hw > 0).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def tracked(items: Iterable[T], what: str, *, total: int, show: bool) -> Iterator[T]:

@@ -88,7 +88,7 @@ def find_files(source: Path) -> FoundFiles:
         If the folder holds more than ``MAX_FILES`` files.
     """
     found = FoundFiles()
-    paths = list(_walk(source, found.problems))
+    paths = list(walk_files(source, found.problems))
     kind_first = _holds_both(path.parts[0] for path in paths if len(path.parts) > 1)
     with_folders = {path.parts[0] for path in paths if len(path.parts) > 2 and _dir_kind(path.parts[1]) != "either"}
     files: dict[Kind, list[_File]] = {"image": [], "mask": [], "either": []}
@@ -126,7 +126,7 @@ def _holds_both(names: Iterator[str]) -> bool:
     return {"image", "mask"} <= {_dir_kind(name) for name in names}
 
 
-def _walk(source: Path, problems: list[Problem]) -> Iterator[PurePosixPath]:
+def walk_files(source: Path, problems: list[Problem]) -> Iterator[PurePosixPath]:
     """Yield all files below a folder in order of their paths; links that leave it are listed as problems."""
     root = source.resolve()
     n_files = 0

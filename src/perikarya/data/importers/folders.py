@@ -27,7 +27,7 @@ from perikarya.data.importers.base import (
 )
 from perikarya.data.importers.folder_files import METADATA_NAME, FoundFiles, Pair, find_files, recognises_class_folders
 from perikarya.data.metadata import METADATA_COLUMNS, WORDS, CsvRow, compile_name_pattern, join_rows, read_csv
-from perikarya.data.store import cut_window
+from perikarya.data.windows import cut_window
 from perikarya.errors import DataError
 from perikarya.schema import safe_name
 

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 
 from perikarya.data.images import IMAGE_SUFFIXES
 from perikarya.data.importers.base import Problem
-from perikarya.data.importers.label_files import LABEL_SUFFIXES, label_map_of
 from perikarya.data.metadata import (
     METADATA_COLUMNS,
     WORDS,
@@ -21,33 +20,26 @@ from perikarya.data.metadata import (
     normal_path,
     read_csv,
 )
+from perikarya.data.outlines import OutlineError, find_outlines
+from perikarya.data.outlines.labels import CELLS_COLUMNS
+from perikarya.data.outlines.labels import CELLS_NAME as CELLS_NAME
 
-CELLS_NAME = "cells.csv"
-# column -> names it may have in a person's table
-CELLS_COLUMNS: dict[str, tuple[str, ...]] = {
-    "image": ("image", "field", "file", "filename"),
-    "label_id": ("label_id", "label_number", "object"),
-    "x_px": ("x_px", "x"),
-    "y_px": ("y_px", "y"),
-    "class": ("class", "label"),
-    "subject": ("subject", "animal"),
-    "region": ("region",),
-    "group": ("group",),
-    "set": ("set",),
-}
+_MAX_PATH = 1000  # characters
+_MAX_PART = 255  # bytes of one part of a path, on all common systems
 
 
 @dataclass(frozen=True)
 class LabelField:
-    """One field image and the rows of the table that belong to it."""
+    """One field image, its label map, and the rows of the table that belong to it."""
 
     image: str  # path relative to the source, forward slashes
     image_id: str
+    labels: Path
     rows: tuple[CsvRow, ...]
     words: Mapping[str, str | None]
 
 
-def recognises_label_maps(source: Path) -> bool:
+def has_table(source: Path) -> bool:
     """Tell whether a folder has a table ``cells.csv`` whose header names an image and a number per cell."""
     try:
         with (source / CELLS_NAME).open(encoding="utf-8-sig", newline="") as handle:
@@ -77,35 +69,48 @@ def fields_of(
             problems.append((f"{table.path.name} line {row.line}", "names no image"))
         else:
             by_image[normal_path(row["image"])].append(row)
-    usable = []
+    maps: dict[str, Path] = {}
     for image, rows in by_image.items():
-        reason = _unusable(source, image)
-        if reason is None:
-            usable.append(image)
+        found = _map_of(source, image)
+        if isinstance(found, Path):
+            maps[image] = found
         else:
-            problems.append((image, f"{reason}; {len(rows)} row(s) of {CELLS_NAME} need it"))
-    told = _words_of(usable, metadata, name_pattern, problems)
-    stems = Counter(PurePosixPath(image).stem for image in usable)
-    fields = []
-    for image in usable:
-        path = PurePosixPath(image)
-        image_id = path.stem if stems[path.stem] == 1 else str(path.with_suffix("") if path.parent.name else path)
-        fields.append(LabelField(image, image_id, tuple(by_image[image]), told.get(image, {})))
+            problems.append((image[:_MAX_PATH], f"{found}; {len(rows)} row(s) of {CELLS_NAME} need it"))
+    told = _words_of(list(maps), metadata, name_pattern, problems)
+    ids = _image_ids(list(maps))
+    fields = [LabelField(image, ids[image], path, tuple(by_image[image]), told[image]) for image, path in maps.items()]
     return fields, problems
 
 
-def _unusable(source: Path, image: str) -> str | None:
+def _map_of(source: Path, image: str) -> Path | str:
+    """Return the label map of a field, or why it cannot be used."""
     parts = image.split("/")
     if image.startswith("/") or ".." in parts or ":" in parts[0]:
         return "the path leaves the folder; give the path inside it"
     path = source / image
-    if not path.is_file():
+    if len(image) > _MAX_PATH or any(len(part.encode()) > _MAX_PART for part in parts) or not path.is_file():
         return "there is no such image"
+    if not path.resolve().is_relative_to(source.resolve()):
+        return "is a link that leaves the folder"
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         return f"'{path.suffix}' is not a kind of image that can be read"
-    if label_map_of(path) is None:
-        return f"it has no label map beside it ({path.stem}{' or '.join(LABEL_SUFFIXES[::2])})"
-    return None
+    try:
+        labels = find_outlines(path, formats={"labels"})
+    except OutlineError as error:
+        return str(error)
+    if labels is not None:
+        return labels
+    return f"it has no label map beside it ({path.stem}_labels.tif, {path.stem}_cp_masks.png or the like)"
+
+
+def _image_ids(images: Sequence[str]) -> dict[str, str]:
+    """Name each image after its file; with its folders where that is not unique."""
+    stems = Counter(PurePosixPath(image).stem for image in images)
+    ids = {}
+    for image in images:
+        path = PurePosixPath(image)
+        ids[image] = path.stem if stems[path.stem] == 1 else str(path.with_suffix("") if path.parent.name else path)
+    return ids
 
 
 def _words_of(

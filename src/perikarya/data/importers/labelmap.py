@@ -1,19 +1,21 @@
-"""Label maps: whole fields, a map of numbered outlines beside each, and one table of the cells."""
+"""Label maps: whole fields, a map of numbered outlines beside each and, for their classes, a table of the cells.
+
+Pictures are read by window, but a label map is decoded whole: fields have at most ``images.MAX_PIXELS`` pixels here.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perikarya.data.images import ImageError, Pixels, read_rgb, to_8bit
+from perikarya.data.images import ImageError
 from perikarya.data.importers.base import (
     CutSettings,
     Importer,
@@ -23,17 +25,30 @@ from perikarya.data.importers.base import (
     SourceCell,
     cell_digest,
     map_threaded,
-    pixel_sha256,
     tracked,
 )
-from perikarya.data.importers.label_files import LABEL_SUFFIXES, Box, boxes_of, label_map_of, read_label_map
-from perikarya.data.importers.label_table import CELLS_COLUMNS, CELLS_NAME, LabelField, fields_of, recognises_label_maps
+from perikarya.data.importers.fields import image_of
+from perikarya.data.importers.label_fields import label_files, scan_without_table
+from perikarya.data.importers.label_table import LabelField, fields_of, has_table
 from perikarya.data.metadata import WORDS, CsvRow, CsvTable, read_csv
-from perikarya.data.store import cut_window
+from perikarya.data.outlines.base import CellMask
+from perikarya.data.outlines.classes import ClassMap
+from perikarya.data.outlines.labels import (
+    CELLS_COLUMNS,
+    CELLS_NAME,
+    Box,
+    boxes_of,
+    cell_of,
+    count_pieces,
+    notes_on_pieces,
+    read_label_map,
+    row_misfit,
+    whole_number,
+)
+from perikarya.data.pictures import Picture, open_picture
+from perikarya.data.windows import cut_from_picture, scale_of
 from perikarya.errors import DataError
 from perikarya.schema import DEVELOPMENT, EXTERNAL, safe_name
-
-_FAR_PX = 5.0  # a point this far from its outline's box, or half the box if that is more, belongs to another cell
 
 
 @dataclass(frozen=True)
@@ -42,11 +57,17 @@ class _Context:
 
     source: Path
     set: str
-    table: CsvTable
+    columns: tuple[str, ...]  # of the table of cells
+    classes: ClassMap
 
-    def where(self, row: CsvRow) -> str:
-        """Name a line of the table in messages."""
-        return f"{self.table.path.name} line {row.line}"
+
+@dataclass(frozen=True)
+class _OpenField:
+    """A field and its label map, shape (height, width); to be closed."""
+
+    picture: Picture
+    labels_hw: NDArray[np.uint32]
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -55,6 +76,7 @@ class _Scanned:
 
     cells: tuple[SourceCell, ...]
     problems: tuple[Problem, ...]
+    in_pieces: tuple[str, ...] = ()  # cells of several pieces
     n_unlisted: int = 0
     max_16bit: int = 0
 
@@ -65,46 +87,54 @@ def scan_label_maps(source: Path, set_name: str, metadata: Path | None, options:
     Parameters
     ----------
     source
-        A folder with field images ``x.png``, label maps ``x_labels.tif`` (or ``.png``) and ``cells.csv`` with the
-        columns image, label_id, x_px, y_px, class and, where known, subject, region, group, set.
+        A folder with field images ``x.png``, label maps ``x_labels.tif`` or ``x_cp_masks.png``, and ``cells.csv`` with
+        the columns image, label_id, x_px, y_px, class and, where known, subject, region, group, set. Without that
+        table every number is a cell without a class, and ``options.classes`` must say which classes there are.
     set_name
         Development or external; where it is development, the column ``set`` may say otherwise per cell.
     metadata
         A further table with a column ``file`` that tells subject, region or group of a field.
     """
     if not (source / CELLS_NAME).is_file():
-        raise DataError(
-            f"{source} holds no {CELLS_NAME}, which says which outline is which cell.\n"
-            "Fix: write one line per cell with the columns image, label_id, x_px, y_px, class."
-        )
+        return scan_without_table(source, set_name, metadata, options)
     table = read_csv(source / CELLS_NAME, columns=CELLS_COLUMNS, required=["image", "label_id"])
-    context = _Context(source, set_name, table)
+    context = _Context(source, set_name, table.columns, ClassMap.parse(options.class_map))
     notes = _notes_on(table)
     fields, problems = fields_of(source, table, metadata, options.name_pattern)
     cells: list[SourceCell] = []
+    in_pieces: list[str] = []
     n_unlisted = max_16bit = 0
     scanned = map_threaded(lambda field: _scan_field(context, field), fields)
     for result in tracked(scanned, f"reading {set_name} fields", total=len(fields), show=options.progress):
         cells += result.cells
         problems += result.problems
+        in_pieces += result.in_pieces
         n_unlisted += result.n_unlisted
         max_16bit = max(max_16bit, result.max_16bit)
+    notes += notes_on_pieces(in_pieces)
     if n_unlisted:
         notes.append(f"{n_unlisted} numbers in the label maps have no row in {CELLS_NAME}; they are not cells here.")
-    files_of_image = cache(partial(_files_of, source, set_name))
+    maps = {field.image: field.labels for field in fields}
+    files_of_image = cache(lambda image, sha256: _files_of(source, set_name, image, maps[image], sha256))
     return Scan(
         root=source,
         cells=tuple(cells),
         problems=tuple(problems),
-        cut=lambda cells, settings: _cut(source, cells, settings),
-        files_of=lambda cell, _cell_id: files_of_image(_image_of(cell), cell.image_sha256),
+        cut=lambda cells, settings: _cut(source, cells, maps, settings),
+        files_of=lambda cell, _cell_id: files_of_image(image_of(cell), cell.image_sha256),
         notes=tuple(notes),
         max_16bit=max_16bit,
     )
 
 
+def recognises_label_maps(source: Path) -> bool:
+    """Tell whether a folder has a table of cells (an image and a number per row), or label maps in it."""
+    return has_table(source) or any(label_files(source))
+
+
 LABELMAP = Importer(
-    expects="label maps: fields x.png with x_labels.tif, and cells.csv with columns image, label_id, x_px, y_px, class",
+    expects="label maps: fields x.png with x_labels.tif or x_cp_masks.png, and cells.csv with columns image, label_id, "
+    "x_px, y_px, class (without it, name --classes)",
     recognises=recognises_label_maps,
     scan=scan_label_maps,
 )
@@ -119,75 +149,54 @@ def _notes_on(table: CsvTable) -> list[str]:
     return notes
 
 
-def _read_field(source: Path, image: str) -> tuple[Pixels, NDArray[np.uint32]]:
-    path = source / image
-    pixels = read_rgb(path)
-    labels = read_label_map(label_map_of(path) or path.with_name(path.stem + LABEL_SUFFIXES[0]))
-    if pixels.shape[:2] != labels.shape:
-        raise ImageError(
-            f"its label map is {labels.shape[1]} x {labels.shape[0]} px but the image is "
-            f"{pixels.shape[1]} x {pixels.shape[0]} px"
-        )
-    return pixels, labels
+def _open_field(image: Path, labels: Path) -> _OpenField:
+    """Open a field and read its label map; raise ``ImageError`` when one is damaged or they do not fit."""
+    picture = open_picture(image)
+    try:
+        labels_hw = read_label_map(labels)
+        if (picture.height, picture.width) != labels_hw.shape:
+            raise ImageError(
+                f"its label map is {labels_hw.shape[1]} x {labels_hw.shape[0]} px but the image is "
+                f"{picture.width} x {picture.height} px"
+            )
+        return _OpenField(picture, labels_hw, picture.sha256)
+    except ImageError:
+        picture.close()
+        raise
 
 
 def _scan_field(context: _Context, field: LabelField) -> _Scanned:
     try:
-        pixels, labels = _read_field(context.source, field.image)
+        opened = _open_field(context.source / field.image, field.labels)
+        with opened.picture as picture:
+            max_16bit = picture.max_16bit
     except ImageError as error:
         return _Scanned((), ((field.image, str(error)),))
-    sha256 = pixel_sha256(pixels)
-    boxes = boxes_of(labels)
+    boxes = boxes_of(opened.labels_hw)
+    rows, problems = _rows_of(context, field, boxes)
     cells: list[SourceCell] = []
+    in_pieces: list[str] = []
+    for number, row in rows.items():
+        mask = cell_of(opened.labels_hw, number, boxes[number])
+        cells.append(_cell(context, field, row, f"{field.image}#{number}", mask, opened))
+        if count_pieces(mask.mask_hw) > 1:
+            in_pieces.append(cells[-1].source)
+    n_unlisted = len(boxes.keys() - {whole_number(row["label_id"]) for row in field.rows})
+    return _Scanned(tuple(cells), tuple(problems), tuple(in_pieces), n_unlisted, max_16bit)
+
+
+def _rows_of(context: _Context, field: LabelField, boxes: Mapping[int, Box]) -> tuple[dict[int, CsvRow], list[Problem]]:
+    """Return the row of each number that is a cell, and the rows that cannot be used."""
+    rows: dict[int, CsvRow] = {}
     problems: list[Problem] = []
-    lines: dict[int, int] = {}
     for row in field.rows:
-        number = _whole(row["label_id"])
-        reason = _misfit(context, row, number, boxes, lines) or _words_misfit(context, field, row)
+        number = whole_number(row["label_id"])
+        reason = row_misfit(row, number, context.columns, boxes, rows) or _words_misfit(context, field, row)
         if number is None or reason is not None:
-            problems.append((context.where(row), f"{reason} ({field.image})"))
-            continue
-        lines[number] = row.line
-        cells.append(_cell(context, field, row, number, labels, boxes[number], sha256))
-    n_unlisted = len(boxes.keys() - {_whole(row["label_id"]) for row in field.rows})
-    max_16bit = int(pixels.max()) if pixels.dtype == np.uint16 else 0
-    return _Scanned(tuple(cells), tuple(problems), n_unlisted, max_16bit)
-
-
-def _whole(text: str | None) -> int | None:
-    """Return a whole number above 0 (``7`` or ``7.0``), or None."""
-    value = _number(text)
-    return int(value) if value is not None and value >= 1 and value.is_integer() else None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "nan")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _misfit(
-    context: _Context, row: CsvRow, number: int | None, boxes: Mapping[int, Box], lines: Mapping[int, int]
-) -> str | None:
-    """Tell why a row does not fit the label map."""
-    if number is None:
-        return f"label_id is '{row['label_id'] or ''}', not a whole number above 0"
-    if number not in boxes:
-        return f"label_id {number} does not occur in the label map"
-    if number in lines:
-        return f"label_id {number} was given in line {lines[number]} already"
-    x, y, width, height = boxes[number]
-    for column, start, side in (("x_px", x, width), ("y_px", y, height)):
-        if column not in context.table.columns:
-            continue
-        value = _number(row[column])
-        if value is None:
-            return f"{column} is '{row[column] or ''}', not a number"
-        if not -max(_FAR_PX, side / 2) <= value - start <= side + max(_FAR_PX, side / 2):
-            return f"{column} is {value:g} but outline {number} spans {start} to {start + side}"
-    return None
+            problems.append((f"{CELLS_NAME} line {row.line}", f"{reason} ({field.image})"))
+        else:
+            rows[number] = row
+    return rows, problems
 
 
 def _words_misfit(context: _Context, field: LabelField, row: CsvRow) -> str | None:
@@ -205,65 +214,56 @@ def _words_misfit(context: _Context, field: LabelField, row: CsvRow) -> str | No
 
 
 def _cell(
-    context: _Context,
-    field: LabelField,
-    row: CsvRow,
-    number: int,
-    labels: NDArray[np.uint32],
-    box: Box,
-    sha256: str,
+    context: _Context, field: LabelField, row: CsvRow, source: str, mask: CellMask, opened: _OpenField
 ) -> SourceCell:
-    x, y, width, height = box
-    mask = (labels[y : y + height, x : x + width] == number).view(np.uint8)
-    rows, columns = np.nonzero(mask)
+    rows, columns = np.nonzero(mask.mask_hw)
     words = {word: row[word] or field.words.get(word) for word in WORDS}
+    height, width = mask.mask_hw.shape
     return SourceCell(
-        source=f"{field.image}#{number}",
+        source=source,
         set=row["set"] or context.set,
-        label=row["class"],
+        label=context.classes.label(row["class"]),
         subject=words["subject"],
         image_id=words["image_id"] or field.image_id,
         region=words["region"],
         group=words["group"],
-        x_px=x + float(columns.mean()),
-        y_px=y + float(rows.mean()),
+        x_px=mask.x + float(columns.mean()),
+        y_px=mask.y + float(rows.mean()),
         area_px=len(rows),
-        bbox_xywh=box,
-        image_hw=(labels.shape[0], labels.shape[1]),
-        image_sha256=sha256,
-        digest=cell_digest(sha256, mask, offset_xy=(x, y)),
+        bbox_xywh=(mask.x, mask.y, width, height),
+        image_hw=(opened.picture.height, opened.picture.width),
+        image_sha256=opened.sha256,
+        digest=cell_digest(opened.sha256, mask.mask_hw, offset_xy=(mask.x, mask.y)),
+        um_per_px=opened.picture.um_per_px,
     )
 
 
-def _image_of(cell: SourceCell) -> str:
-    return cell.source.rpartition("#")[0]
-
-
-def _cut(source: Path, cells: Sequence[SourceCell], settings: CutSettings) -> Iterator[NDArray[np.uint8]]:
+def _cut(
+    source: Path, cells: Sequence[SourceCell], maps: Mapping[str, Path], settings: CutSettings
+) -> Iterator[NDArray[np.uint8]]:
     """Yield the cells' windows; the field at hand and the next one are in memory."""
-    images = [image for image, _ in groupby(cells, key=_image_of)]
-    groups = groupby(cells, key=_image_of)
-    for (image, group), read in zip(groups, _read_ahead(source, images), strict=True):
-        if isinstance(read, ImageError):
-            raise DataError(f"{source / image} or its label map changed during the import: {read}.")
-        pixels, labels = read
-        sha256 = pixel_sha256(pixels)
-        rgb = to_8bit(pixels, bits=settings.bits)
-        for cell in group:
-            yield _cut_one(source, cell, rgb, labels, sha256, settings)
+    images = [image for image, _ in groupby(cells, key=image_of)]
+    groups = groupby(cells, key=image_of)
+    for (image, group), opened in zip(groups, _open_ahead(source, images, maps), strict=True):
+        if isinstance(opened, ImageError):
+            raise DataError(f"{source / image} or its label map changed during the import: {opened}.")
+        with opened.picture:
+            for cell in group:
+                scale = scale_of(cell.um_per_px, settings.um_per_px)
+                yield _cut_one(source, cell, opened, settings, scale)
 
 
-def _read_ahead(source: Path, images: Sequence[str]) -> Iterator[tuple[Pixels, NDArray[np.uint32]] | ImageError]:
-    """Read one field after another, each while the one before is at work."""
+def _open_ahead(source: Path, images: Sequence[str], maps: Mapping[str, Path]) -> Iterator[_OpenField | ImageError]:
+    """Open one field after another, each while the one before is at work."""
 
-    def read(image: str) -> tuple[Pixels, NDArray[np.uint32]] | ImageError:
+    def read(image: str) -> _OpenField | ImageError:
         try:
-            return _read_field(source, image)
+            return _open_field(source / image, maps[image])
         except ImageError as error:
             return error
 
     with ThreadPoolExecutor(1) as pool:
-        following: Future[tuple[Pixels, NDArray[np.uint32]] | ImageError] | None = None
+        following: Future[_OpenField | ImageError] | None = None
         for image in images:
             current, following = following, pool.submit(read, image)
             if current is not None:
@@ -273,25 +273,16 @@ def _read_ahead(source: Path, images: Sequence[str]) -> Iterator[tuple[Pixels, N
 
 
 def _cut_one(
-    source: Path,
-    cell: SourceCell,
-    rgb_hwc: NDArray[np.uint8],
-    labels: NDArray[np.uint32],
-    sha256: str,
-    settings: CutSettings,
+    source: Path, cell: SourceCell, opened: _OpenField, settings: CutSettings, scale: float
 ) -> NDArray[np.uint8]:
-    x, y, width, height = cell.bbox_xywh
     number = int(cell.source.rpartition("#")[2])
-    box = (slice(y, y + height), slice(x, x + width))
-    mask = np.zeros(labels.shape, np.uint8)
-    mask[box] = labels[box] == number
-    if cell_digest(sha256, mask[box], offset_xy=(x, y)) != cell.digest:
-        raise DataError(f"{source / _image_of(cell)} or its label map changed during the import.\nFix: import again.")
-    centre_xy = (x + width / 2, y + height / 2)
-    return cut_window(rgb_hwc, mask, centre_xy=centre_xy, window_px=settings.window_px, keep_inside=False)
+    mask = cell_of(opened.labels_hw, number, cell.bbox_xywh)
+    if cell_digest(opened.sha256, mask.mask_hw, offset_xy=(mask.x, mask.y)) != cell.digest:
+        raise DataError(f"{source / image_of(cell)} or its label map changed during the import.\nFix: import again.")
+    return cut_from_picture(opened.picture, mask, window_px=settings.window_px, scale=scale, bits=settings.bits)
 
 
-def _files_of(source: Path, set_name: str, image: str, sha256: str) -> tuple[tuple[Path, str], ...]:
+def _files_of(source: Path, set_name: str, image: str, labels: Path, sha256: str) -> tuple[tuple[Path, str], ...]:
     """Keep the field, its label map and the table, so that what is kept can be imported again."""
     folder = "fields" if set_name == DEVELOPMENT else "fields-external"
     path = source / image
@@ -299,9 +290,6 @@ def _files_of(source: Path, set_name: str, image: str, sha256: str) -> tuple[tup
     inside = PurePosixPath(folder, *(safe_name(part) for part in parts))
     if [safe_name(part) for part in parts] != list(parts):  # two names may have become one
         inside = inside.with_stem(f"{inside.stem}_{sha256[:8]}")
-    files = [(source / CELLS_NAME, f"{folder}/{CELLS_NAME}"), (path, str(inside))]
-    labels = label_map_of(path)
-    if labels is not None:
-        suffix = labels.name.removeprefix(path.stem)
-        files.append((labels, str(inside.with_name(inside.stem + suffix))))
-    return tuple(files)
+    mark = labels.name.removeprefix(path.stem.removesuffix(".ome"))
+    files = [(path, str(inside)), (labels, str(inside.with_name(inside.stem.removesuffix(".ome") + mark)))]
+    return ((source / CELLS_NAME, f"{folder}/{CELLS_NAME}"), *files)

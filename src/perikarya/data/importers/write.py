@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -18,8 +17,16 @@ import pandas as pd
 
 from perikarya.data.images import bits_needed
 from perikarya.data.importers.base import CutSettings, ImportOptions, Problem, Scan, SourceCell, tracked
+from perikarya.data.importers.scale import (
+    MAX_WINDOW_PX,
+    MIN_WINDOW_PX,
+    parse_window,
+    study_scale,
+    with_scale,
+)
 from perikarya.data.phash import crop_phash
 from perikarya.data.store import CropWriter, OpenStudy, new_study_folder, open_study, save_tables
+from perikarya.data.windows import scale_of
 from perikarya.errors import ConfigError, DataError, ImportRefusedError
 from perikarya.runs import provenance
 from perikarya.schema import Study
@@ -27,11 +34,10 @@ from perikarya.schema import Study
 log = logging.getLogger(__name__)
 
 SEVERITY = ("normal", "intermediate", "pyknotic")  # the order of classes that carry these names
-MIN_WINDOW_PX, MAX_WINDOW_PX = 8, 512
 _ALMOST_ALL = 0.99  # of the cells fit into the default window
 _MARGIN = 0.25  # context around a cell in the default window, share of its size
 _SQUARE_ISH = 0.8  # shorter / longer side
-_MAX_LISTED = 200  # refused files named in study.yaml; all are in refused.csv
+_MAX_LISTED = 200  # refused files, and notes, named in study.yaml; all refused files are in refused.csv
 
 
 def write_study(out: Path, scans: Sequence[Scan], *, layout: str, options: ImportOptions) -> OpenStudy:
@@ -46,13 +52,18 @@ def write_study(out: Path, scans: Sequence[Scan], *, layout: str, options: Impor
     class_names = _class_names([cell for _, cell in cells], options.classes)
     problems = _all_problems(scans, set(class_names))
     good = [[cell for cell in scan.cells if cell.label is None or cell.label in class_names] for scan in scans]
+    good = [with_scale(part, options.um_per_px) for part in good]
     n_good = sum(map(len, good))
     if problems and not (options.skip_bad and n_good):
         raise ImportRefusedError(scans[0].root, problems, n_good=n_good)
     if not n_good:
         raise DataError(f"There are no cells in {scans[0].root}.\nFix: check the folder; see 'perikarya study import'.")
-    window_px = _window_px(scans, good, options)
-    settings = CutSettings(window_px=window_px, bits=bits_needed(max(scan.max_16bit for scan in scans)))
+    um_per_px, scale_notes = study_scale([scan.root for scan in scans], good, given=options.um_per_px)
+    settings = CutSettings(
+        window_px=_window_px(scans, good, um_per_px, options.window),
+        bits=bits_needed(max(scan.max_16bit for scan in scans)),
+        um_per_px=um_per_px,
+    )
     ids = unique_ids([cell for part in good for cell in part])
     with new_study_folder(out, overwrite=options.overwrite) as root:
         phashes = _write_crops(root, scans, good, ids, settings, show=options.progress)
@@ -62,7 +73,7 @@ def write_study(out: Path, scans: Sequence[Scan], *, layout: str, options: Impor
             | {
                 "layout": layout,
                 "sources": [str(scan.root) for scan in scans],  # development first
-                "notes": _notes(scans),
+                "notes": [*_notes(scans), *scale_notes],
                 "bits_of_16bit_images": settings.bits if any(scan.max_16bit for scan in scans) else None,
                 "n_refused": len(problems),
                 "refused": [list(problem) for problem in problems[:_MAX_LISTED]],
@@ -70,7 +81,7 @@ def write_study(out: Path, scans: Sequence[Scan], *, layout: str, options: Impor
         )
         if problems:
             _write_refused(root / "refused.csv", problems)
-        save_tables(root, _study(out, class_names, window_px, frame, options, about), frame)
+        save_tables(root, _study(out, class_names, settings, frame, options, about), frame)
     for note in about["notes"]:
         log.info("%s", note)
     return open_study(out)
@@ -86,31 +97,12 @@ def unique_ids(cells: Sequence[SourceCell]) -> list[str]:
     return ids
 
 
-def parse_window(window: int | str, um_per_px: float | None) -> int:
-    """Turn ``80``, ``"80px"`` or ``"40um"`` into pixels; raise ``ConfigError`` when it does not fit."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(px|um|µm|μm)?\s*", str(window))
-    if match is None:
-        raise ConfigError(f"--window '{window}' is neither pixels (80) nor micrometres (40um).")
-    size = float(match[1])
-    if match[2] not in (None, "px"):
-        if um_per_px is None:
-            raise ConfigError(f"--window {window} needs the scale of the images.\nFix: add --um-per-px.")
-        size = round(size / um_per_px)
-    if size != int(size) or not MIN_WINDOW_PX <= size <= 2048:
-        raise ConfigError(f"--window {window} is {size:g} px; it must be a whole number from {MIN_WINDOW_PX} to 2048.")
-    return int(size)
-
-
-def check_scale(um_per_px: float | None) -> None:
-    """Raise ``ConfigError`` when the scale is no positive number."""
-    if um_per_px is not None and not (math.isfinite(um_per_px) and um_per_px > 0):
-        raise ConfigError(f"--um-per-px {um_per_px} is not a positive number of micrometres per pixel.")
-
-
 def _notes(scans: Sequence[Scan]) -> list[str]:
-    if len(scans) == 1:
-        return list(scans[0].notes)
-    return [f"{scan.root.name}: {note}" for scan in scans for note in scan.notes]
+    prefixes = [f"{scan.root.name}: " if len(scans) > 1 else "" for scan in scans]
+    notes = [prefix + note for prefix, scan in zip(prefixes, scans, strict=True) for note in scan.notes]
+    if len(notes) <= _MAX_LISTED:  # a slide can have several, and study.yaml is a small file
+        return notes
+    return [*notes[:_MAX_LISTED], f"{len(notes) - _MAX_LISTED} further remarks on single images are left out here."]
 
 
 def _class_names(cells: Sequence[SourceCell], wanted: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -137,16 +129,21 @@ def _all_problems(scans: Sequence[Scan], class_names: set[str]) -> list[Problem]
     return problems
 
 
-def _window_px(scans: Sequence[Scan], good: Sequence[Sequence[SourceCell]], options: ImportOptions) -> int:
-    if options.window is not None:
-        return parse_window(options.window, options.um_per_px)
+def _window_px(
+    scans: Sequence[Scan],
+    good: Sequence[Sequence[SourceCell]],
+    um_per_px: float | None,
+    wanted: int | str | None,
+) -> int:
+    if wanted is not None:
+        return parse_window(wanted, um_per_px)
     cells = [cell for part in good for cell in part]
     sizes = {cell.image_hw for cell in cells}
     if len(sizes) == 1 and all(scan.one_cell_per_image for scan in scans):
         short, long = sorted(next(iter(sizes)))
         if short >= _SQUARE_ISH * long and MIN_WINDOW_PX <= long <= MAX_WINDOW_PX:
             return long
-    sides = np.array([max(cell.bbox_xywh[2:]) for cell in cells])
+    sides = np.array([max(cell.bbox_xywh[2:]) / scale_of(cell.um_per_px, um_per_px) for cell in cells])
     # "higher": a share of cells is held, not a size between two cells
     side = float(np.quantile(sides, _ALMOST_ALL, method="higher")) * (1 + _MARGIN)
     return int(np.clip(2 * math.ceil(side / 2), MIN_WINDOW_PX, MAX_WINDOW_PX))
@@ -181,7 +178,8 @@ def _write_crops(
 
 def _table(cells: Sequence[SourceCell], ids: Sequence[str], phashes: Sequence[str]) -> pd.DataFrame:
     columns = (
-        "label", "subject", "image_id", "region", "group", "set", "x_px", "y_px", "area_px", "image_sha256", "source",
+        "label", "subject", "image_id", "region", "group", "set", "x_px", "y_px", "area_px", "um_per_px",
+        "image_sha256", "source",
     )  # fmt: skip
     frame = pd.DataFrame({column: [getattr(cell, column) for cell in cells] for column in columns})
     return frame.assign(cell_id=list(ids), crop_phash=list(phashes))
@@ -190,7 +188,7 @@ def _table(cells: Sequence[SourceCell], ids: Sequence[str], phashes: Sequence[st
 def _study(
     out: Path,
     class_names: tuple[str, ...],
-    window_px: int,
+    settings: CutSettings,
     frame: pd.DataFrame,
     options: ImportOptions,
     about: dict[str, Any],
@@ -202,8 +200,8 @@ def _study(
     return Study(
         name=options.name or out.name,
         class_names=class_names,
-        um_per_px=options.um_per_px,
-        window_px=window_px,
+        um_per_px=settings.um_per_px,
+        window_px=settings.window_px,
         regions=tuple(sorted(frame["region"].dropna().unique())),
         groups=tuple(sorted(frame["group"].dropna().unique())),
         provenance=about,

@@ -6,8 +6,10 @@ pixel, so its centre is (0.5, 0.5). QuPath, ImageJ and COCO count so too.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -78,8 +80,41 @@ class OutlineFile:
     """The objects of one file (of one image in it, where it speaks of many), and those that cannot be used.
 
     ``problems`` are (what the file calls the object, reason); ``notes`` are sentences for the log and the provenance.
+    ``image_hw`` is the height and width of the image where the file says them.
     """
 
     outlines: tuple[Outline, ...]
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    image_hw: tuple[int, int] | None = None
+
+    def check_size(self, *, height: int, width: int) -> None:
+        """Raise ``OutlineError`` (bare reason) when the image has another size than the file says."""
+        if self.image_hw is not None and self.image_hw != (height, width):
+            raise OutlineError(
+                f"its outlines are for an image of {self.image_hw[1]} x {self.image_hw[0]} px but the image is "
+                f"{width} x {height} px; outlines of another image would cut out the wrong pixels"
+            )
+
+
+def read_limited(path: Path, *, limit: int = MAX_FILE_BYTES) -> bytes:
+    """Read a whole file of outlines.
+
+    Raises
+    ------
+    OutlineError
+        If it is missing, no regular file (a folder, a pipe), empty or larger than ``limit`` bytes.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OutlineError("this is not a regular file")
+        if status.st_size == 0:
+            raise OutlineError("the file is empty (0 bytes)")
+        if status.st_size > limit:
+            raise OutlineError(f"the file is larger than {limit / 2**20:g} MiB")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise OutlineError("the file does not exist") from None
+    except OSError as error:
+        raise OutlineError(f"the file cannot be read ({error.strerror})") from None
