@@ -93,6 +93,17 @@ def test_an_unlabelled_table_is_corrected_by_a_reference(table: Path, tmp_path: 
     assert all(a["labelled"] is None for a in block["animals"])
 
 
+def test_an_unlabelled_table_is_corrected_by_the_run_of_its_model(fake: FakeRun, table: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new.csv"
+    pd.read_csv(table).drop(columns="label").to_csv(new, index=False)
+    quantify_command(new, reference=fake.run.root, model="alpha", out=tmp_path / "new")
+    quantify_command(fake.run.root, out=tmp_path / "run")
+    by_run, whole = (json.loads((tmp_path / name / "damage.json").read_text()) for name in ("new", "run"))
+    assert by_run["correction"]["reference"] == whole["correction"]["reference"]
+    assert by_run["correction"]["reference"]["n_cells"] == 600
+    assert by_run["regions"] == whole["regions"]
+
+
 def test_options_that_do_not_belong_are_refused(fake: FakeRun, table: Path) -> None:
     with pytest.raises(ConfigError, match="--model is for run folders"):
         quantify_command(table, model="alpha")

@@ -16,6 +16,7 @@ def main() -> None:
     on_screen = logging.StreamHandler(sys.stderr)  # a run lowers the level of its logger, for its log file only
     on_screen.setLevel(logging.WARNING)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", handlers=[on_screen])
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it says of damaged files, our errors say in full
     try:
         app()
     except PerikaryaError as error:

@@ -20,6 +20,23 @@ app = typer.Typer(
 study_app = typer.Typer(help="Make, paint and check studies.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 
+UmPerPxOption = Annotated[
+    float | None, typer.Option(help="Micrometres per pixel of images that do not tell theirs.", show_default=False)
+]
+ClassMapOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What names in the files mean: 'Tumor=pyknotic,group:2=normal,colour:#ff0000=pyknotic,name:^PN=pyknotic', "
+        "or a CSV with columns from, to."
+    ),
+]
+RegionsOption = Annotated[
+    str | None,
+    typer.Option(help="Classes of annotations that are regions, not cells: CA1,cortex. Default: told apart."),
+]
+NucleusOption = Annotated[
+    bool, typer.Option("--nucleus", help="Where a cell has two outlines, take that of its nucleus.")
+]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder, as given to 'train --out'.", show_default=False)]
 
 
@@ -40,9 +57,9 @@ def _root(
 
 @study_app.command("import")
 def study_import(
-    source: Annotated[Path, typer.Argument(help="Folder of outlined cells.", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="Folder of outlined cells, or a COCO file.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Study folder to make.", show_default=False)],
-    layout: Annotated[str, typer.Option(help="auto, folders or labels.")] = "auto",
+    layout: Annotated[str, typer.Option(help="auto, folders, labels, geojson, imagej or coco.")] = "auto",
     metadata: Annotated[
         Path | None,
         typer.Option(help="CSV with a column 'file' and subject, image, region, group. Default: SRC/metadata.csv."),
@@ -54,7 +71,10 @@ def study_import(
         typer.Option(help="Regular expression on file names with groups named subject, image_id, region, group."),
     ] = None,
     classes: Annotated[str | None, typer.Option(help="Class names in order of severity: a,b,c.")] = None,
-    um_per_px: Annotated[float | None, typer.Option(help="Micrometres per pixel.")] = None,
+    um_per_px: UmPerPxOption = None,
+    class_map: ClassMapOption = None,
+    regions: RegionsOption = None,
+    nucleus: NucleusOption = False,
     window: Annotated[str | None, typer.Option(help="Side of the window around a cell: 80 or 80px, or 40um.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Import what is fine; list the rest.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing study.")] = False,
@@ -70,8 +90,11 @@ def study_import(
         external=external,
         external_metadata=external_metadata,
         name_pattern=name_pattern,
-        classes=tuple(c.strip() for c in classes.split(",")) if classes else None,
+        classes=_words(classes) or None,
         um_per_px=um_per_px,
+        class_map=class_map,
+        regions=_words(regions),
+        nucleus=nucleus,
         window=window,
         skip_bad=skip_bad,
         overwrite=overwrite,
@@ -79,6 +102,10 @@ def study_import(
         progress=True,
     )
     import_command(source, out, options)
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",")) if text else ()
 
 
 @study_app.command("phantom")
@@ -220,6 +247,99 @@ def explain(
 
 
 @app.command()
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder to make.", show_default=False)],
+    model: Annotated[str | None, typer.Option(help="A model of the run. Default: the leading one.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="onnx, openvino or safetensors.")] = "onnx",
+    precision: Annotated[
+        str, typer.Option(help="fp32, or int8: smaller and faster, refused where classes change.")
+    ] = "fp32",
+    fold: Annotated[
+        list[int] | None, typer.Option(min=0, help="The network of this fold. May be repeated. Default: all.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Networks of this seed. Default: the first.")] = None,
+    study: Annotated[Path | None, typer.Option(help="Study folder, where it has moved.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an exported model.")] = False,
+) -> None:
+    """Make a folder of a trained model that predicts anywhere: networks, classes, scale, calibration, scores."""
+    from perikarya.cli.exporting import export_command
+
+    export_command(
+        run,
+        model=model,
+        out=out,
+        format=format_,
+        precision=precision,
+        fold=fold,
+        seed=seed,
+        study=study,
+        overwrite=overwrite,
+    )
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A folder made by 'export', or a run.", show_default=False)],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(help="Fields with outlines beside them: files, folders, 'slides/*.tif'; or a study."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results; goes on where it was.")] = Path(
+        "predicted"
+    ),
+    outlines: Annotated[
+        str | None, typer.Option(help="Outlines: a file, a folder, or a pattern such as 'qupath/{stem}.geojson'.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="CSV with columns image, outlines, subject, region, group, um_per_px.")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="What to write: geojson, roi, overlay, csv, h5ad.")
+    ] = "geojson,roi,overlay,csv",
+    tta: Annotated[bool, typer.Option("--tta", help="Average over flips and quarter turns.")] = False,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="Average over the networks of all folds.")] = False,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Below this probability a cell is unsure.")
+    ] = None,
+    um_per_px: UmPerPxOption = None,
+    class_map: ClassMapOption = None,
+    regions: RegionsOption = None,
+    nucleus: NucleusOption = False,
+    features: Annotated[bool, typer.Option("--features", help="Features of the network into the h5ad.")] = False,
+    backend: Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Cells at once. Default: what suits the network.")
+    ] = None,
+    model_name: Annotated[str | None, typer.Option("--model", help="A model of the run, where MODEL is one.")] = None,
+) -> None:
+    """Classify outlined cells of whole fields; write them back for QuPath, ImageJ and tables."""
+    from perikarya.cli.predicting import predict_command
+
+    predict_command(
+        model,
+        images or [],
+        out=out,
+        outlines=outlines,
+        table=table,
+        formats=formats,
+        tta=tta,
+        ensemble=ensemble,
+        threshold=threshold,
+        um_per_px=um_per_px,
+        class_map=class_map,
+        regions=_words(regions),
+        nucleus=nucleus,
+        features=features,
+        backend=backend,
+        threads=threads,
+        batch_size=batch_size,
+        model_name=model_name,
+    )
+
+
+@app.command()
 def quantify(
     source: Annotated[Path, typer.Argument(help="A run folder, or a table of predicted cells.", show_default=False)],
     study: Annotated[Path | None, typer.Option(help="Study folder: where it has moved, or to look animals up.")] = None,
@@ -227,7 +347,8 @@ def quantify(
     correction: Annotated[str | None, typer.Option(help="none, adjusted, probabilistic or em.")] = None,
     control: Annotated[str | None, typer.Option(help="The group others are compared with.")] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="Labelled predictions that tell how the network errs, for a table.")
+        Path | None,
+        typer.Option(help="For a table: the run of its model, or labelled predictions, to tell its errors from."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where results go. Default: into the run.")] = None,
 ) -> None:

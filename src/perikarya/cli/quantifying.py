@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from pydantic import ValidationError
 from rich.table import Table
 
@@ -13,13 +14,15 @@ from perikarya.data.store import open_study
 from perikarya.errors import ConfigError, DataError
 from perikarya.evaluate.quantify.assemble import quantify_predictions, quantify_run
 from perikarya.evaluate.quantify.cells import SEVERITY
+from perikarya.evaluate.quantify.correction import Reference
 from perikarya.evaluate.quantify.export import write_damage
+from perikarya.evaluate.quantify.gather import choose_model, reference_of_run
 from perikarya.evaluate.quantify.tables import add_places, read_predictions
 from perikarya.experiment.plan import load_run_config, task_keys
 from perikarya.figures.claims import damage_plates
 from perikarya.figures.plates import Press
 from perikarya.runs import RunFolder
-from perikarya.schema import validation_sentences
+from perikarya.schema import Study, validation_sentences
 from perikarya.settings import QuantifyConfig
 
 
@@ -46,9 +49,7 @@ def quantify_command(
                 raise ConfigError("--reference is for tables of predictions; a run brings its own labelled cells.")
             block = _of_run(RunFolder(source), study, model, changes)
         else:
-            if model is not None:
-                raise ConfigError("--model is for run folders; a table holds the predictions of one model.")
-            block = _of_table(source, study, reference, changes)
+            block = _of_table(source, study, reference, model, changes)
         folder = out or (source if source.is_dir() else source.with_name(f"{source.stem}_damage"))
         paths = write_damage(block, folder)
         paths += [plate.path for plate in damage_plates(Press(RunFolder(folder), vectors=True), block)]
@@ -64,22 +65,36 @@ def _of_run(run: RunFolder, study: Path | None, model: str | None, changes: dict
     return quantify_run(run, opened.cells, opened.study, config, tasks=task_keys(config), model=model)
 
 
-def _of_table(path: Path, study: Path | None, reference: Path | None, changes: dict[str, str]) -> dict[str, Any]:
+def _of_table(
+    path: Path, study: Path | None, reference: Path | None, model: str | None, changes: dict[str, str]
+) -> dict[str, Any]:
     settings = _settings(QuantifyConfig(), changes)
     frame = read_predictions(path)
-    labelled = None if reference is None else read_predictions(reference)
-    if study is None:
-        return quantify_predictions(frame, settings=settings, reference=labelled)
-    opened = open_study(study)
-    about = opened.study
+    of_run = reference is not None and reference.is_dir()
+    if model is not None and not of_run:
+        raise ConfigError("--model is for run folders; a table holds the predictions of one model.")
+    known: pd.DataFrame | Reference | None = None
+    about: Study | None = None
+    if reference is not None and of_run:
+        known, about = _reference_of_run(RunFolder(reference), model)
+    elif reference is not None:
+        known = read_predictions(reference)
+    if study is not None:
+        opened = open_study(study)
+        about, frame = opened.study, add_places(frame, opened.cells, where=str(path))
+    if about is None:
+        return quantify_predictions(frame, settings=settings, reference=known)
     return quantify_predictions(
-        add_places(frame, opened.cells, where=str(path)),
-        about.class_names,
-        settings=settings,
-        reference=labelled,
-        groups=about.groups,
-        regions=about.regions,
+        frame, about.class_names, settings=settings, reference=known, groups=about.groups, regions=about.regions
     )
+
+
+def _reference_of_run(run: RunFolder, model: str | None) -> tuple[Reference, Study]:
+    config = load_run_config(run)
+    opened = open_study(Path(config.study))
+    tasks = task_keys(config)
+    asked = choose_model(run, tasks, model, alone={m.name for m in config.models if m.train_subjects is not None})
+    return reference_of_run(run, opened.cells, opened.study, tasks=tasks, asked=asked), opened.study
 
 
 def _settings(base: QuantifyConfig, changes: dict[str, str]) -> QuantifyConfig:

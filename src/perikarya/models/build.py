@@ -65,6 +65,18 @@ class CellNetwork(nn.Module):
         out = torch.as_tensor(self.backbone(self.normalised(x_nchw)))
         return continuation_log_probs(out) if self.ordinal else out
 
+    @property
+    def n_features(self) -> int:
+        """Number of pooled features before the classifier."""
+        return int(self.backbone.head_hidden_size)  # type: ignore[arg-type]  # timm's networks and ours have it
+
+    def with_features(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits as ``forward`` does, (n, n_classes), and the features they come from, (n, n_features)."""
+        backbone: Any = self.backbone
+        features = backbone.forward_head(backbone.forward_features(self.normalised(x_nchw)), pre_logits=True)
+        out = backbone.get_classifier()(features)
+        return continuation_log_probs(out) if self.ordinal else out, features
+
     def normalised(self, x_nchw: Tensor, channels: Channels | None = None) -> Tensor:
         """Map crops of pixel values 0..255, any dtype, to what the backbone was trained on.
 
@@ -180,9 +192,7 @@ def restore_network(
     WeightsError
         If the tensors are not those of such a network.
     """
-    spec = NETWORKS.get(arch)
-    if "backbone.cls_token" in tensors:
-        spec = spec_of_width(spec, tensors["backbone.cls_token"].shape[-1]) or spec
+    spec = _spec_as_saved(arch, tensors)
     with_mask = channels == _WITH_MASK
     own_path = with_mask and any(name.endswith(".picture.weight") for name in tensors)  # of a mask: see TwoPathStem
     backbone = _bare(
@@ -206,9 +216,23 @@ def restore_network(
     return network.eval()
 
 
+def bare_extractor(arch: str, tensors: Mapping[str, Tensor], *, input_px: int) -> CellNetwork:
+    """Build what ``build_feature_extractor`` does with random weights, for tensors of such a network to be put in."""
+    spec = _spec_as_saved(arch, tensors)
+    backbone = _bare(spec, in_chans=3, n_outputs=0, input_px=_side(arch, input_px))
+    return CellNetwork(backbone, mean=spec.mean, std=spec.std, channels="rgb")
+
+
 def n_parameters(network: nn.Module) -> int:
     """Count the parameters of a network."""
     return sum(p.numel() for p in network.parameters())
+
+
+def _spec_as_saved(arch: str, tensors: Mapping[str, Tensor]) -> NetworkSpec:
+    """Return the specification of the network that tensors are of: of a ViT in several sizes, their width tells."""
+    spec = NETWORKS.get(arch)
+    token = tensors.get("backbone.cls_token")
+    return spec if token is None else spec_of_width(spec, token.shape[-1]) or spec
 
 
 def _side(arch: str, input_px: int | None) -> int:

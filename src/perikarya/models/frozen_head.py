@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from perikarya.errors import WeightsError
-from perikarya.models.build import CellNetwork
+from perikarya.models.build import CellNetwork, bare_extractor
 from perikarya.models.embed import VIEWS
 from perikarya.settings import Channels
 
@@ -55,9 +55,20 @@ class FrozenHead(CellNetwork):
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         """Map crops of pixel values 0..255, (n, 4, side, side), any dtype, to (n, n_classes) logits."""
+        return self.with_features(x_nchw)[0]
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of all views together."""
+        return int(self.head_coef.shape[1])
+
+    def with_features(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits, (n, n_classes), and the standardised features they come from, (n, n_features)."""
         seen = torch.cat([self.normalised(x_nchw, view) for view in self.views])
-        features = torch.cat(self.backbone(seen).float().chunk(len(self.views)), dim=1)
-        return (features - self.head_mean) / self.head_scale @ self.head_coef.T + self.head_intercept
+        features_vnf = self.backbone(seen).float().view(len(self.views), x_nchw.shape[0], -1)
+        features = torch.cat(features_vnf.unbind(), dim=1)
+        features = (features - self.head_mean) / self.head_scale
+        return features @ self.head_coef.T + self.head_intercept, features
 
     def _check(self, tensors: Mapping[str, Tensor], n_features: int) -> None:
         missing = [name for name in TENSORS if name not in tensors]
@@ -68,3 +79,23 @@ class FrozenHead(CellNetwork):
                 f"These tensors {what}; the frozen network has {n_features} for channels {self.channels}.\n"
                 "Fix: name the network, channels and input size the head was fitted with."
             )
+
+
+def restore_frozen_head(arch: str, tensors: Mapping[str, Tensor], *, channels: Channels, input_px: int) -> FrozenHead:
+    """Build a frozen network with its head again from the ``state_dict`` of a ``FrozenHead``, ready for inference.
+
+    Raises
+    ------
+    WeightsError
+        If the tensors are not those of such a network.
+    """
+    named = {name: tensors[name.replace(".", "_")] for name in TENSORS if name.replace(".", "_") in tensors}
+    network = FrozenHead(bare_extractor(arch, tensors, input_px=input_px), named, channels=channels)
+    try:
+        network.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise WeightsError(
+            f"These tensors are not those of {arch} with a head on channels {channels}: "
+            f"{str(error).splitlines()[-1].strip()[:200]}\nFix: export the model again."
+        ) from None
+    return network.eval().requires_grad_(False)

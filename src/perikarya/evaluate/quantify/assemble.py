@@ -98,7 +98,7 @@ def quantify_predictions(
     class_names: tuple[str, ...] | None = None,
     *,
     settings: QuantifyConfig,
-    reference: pd.DataFrame | None = None,
+    reference: pd.DataFrame | Reference | None = None,
     groups: Sequence[str] = (),
     regions: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -113,7 +113,8 @@ def quantify_predictions(
     settings
         How.
     reference
-        Labelled predictions by networks that were not trained on these cells; None: the labelled rows of ``frame``.
+        Labelled predictions by networks that were not trained on these cells, as a table or from a run
+        (``gather.reference_of_run``); None: the labelled rows of ``frame``.
     groups, regions
         Their order; names not listed follow in the order of the table.
 

@@ -136,6 +136,29 @@ def gather_run(
     )
 
 
+def reference_of_run(
+    run: RunFolder, cells: pd.DataFrame, study: Study, *, tasks: Sequence[TaskKey], asked: AskedModel
+) -> Reference:
+    """Take a run's labelled development cells, each predicted by networks that never saw it, as reference.
+
+    Where the run tests none of them (``cv.scheme: single``), its labelled external cells take their place.
+
+    Raises
+    ------
+    RunError
+        If no finished task left predictions of labelled cells.
+    """
+    gathered = gather_run(run, cells, study, tasks=tasks, asked=asked)
+    everything = np.ones(len(gathered.cells.label_n), bool)
+    known = gathered.reference or reference_of(gathered.cells, everything)
+    if known is None:
+        raise RunError(
+            f"No finished task of {asked.name} in {run.root} predicted labelled cells it was not trained on.\n"
+            "Without them nobody knows how the network errs. Fix: name a run with tested folds or an external set."
+        )
+    return known
+
+
 class _Pile:
     """Sums of probabilities and votes per row of the cells table."""
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from perikarya.errors import DataError
 from perikarya.evaluate.quantify.cells import PredictedCells
+from perikarya.evaluate.quantify.correction import Reference
 from perikarya.evaluate.quantify.gather import Gathered, predicted_cells, reference_of
 from perikarya.schema import label_codes
 
@@ -100,10 +101,15 @@ def cells_of_table(frame: pd.DataFrame, class_names: tuple[str, ...], *, where: 
     )
 
 
-def gather_tables(frame: pd.DataFrame, class_names: tuple[str, ...], reference: pd.DataFrame | None = None) -> Gathered:
-    """Make cells of a table; its own labelled cells are the reference unless another table is."""
+def gather_tables(
+    frame: pd.DataFrame, class_names: tuple[str, ...], reference: pd.DataFrame | Reference | None = None
+) -> Gathered:
+    """Make cells of a table; its own labelled cells are the reference unless another one is given."""
     cells = cells_of_table(frame, class_names, where="The table of predictions")
-    if reference is None:
+    known: Reference | None
+    if isinstance(reference, Reference):
+        known = reference
+    elif reference is None:
         known = reference_of(cells, np.ones(len(cells.label_n), bool))
     else:
         other = cells_of_table(reference, class_names, where="The reference table")
