@@ -2,7 +2,7 @@
 
     python benchmarks/predict.py [--quick] [--parts speed start slide] [--networks NAME...] [--formats geojson,roi,csv]
 
-``speed``: for each network (random weights), ``run_predictions`` on four fields with outlines, by ONNX Runtime and by
+``speed``: for each network (random weights), ``run_predictions`` on fields with outlines, by ONNX Runtime and by
 OpenVINO, files included, beside torch on cells that lie resized in memory: one at a time, as the published study timed
 its networks, and in batches. Contestants take turns. Shares are of the fp32 matrix product that torch reaches in the
 same run. ``start``: wall time of ``perikarya predict`` with an exported model on one field. ``slide``: a tiled TIFF of
@@ -45,10 +45,15 @@ from perikarya.predict.run import run_predictions
 CLASSES = ("normal", "intermediate", "pyknotic")
 WINDOW_PX = 80
 BATCH = 32  # of torch
-# network -> cells of its fields together; a turn takes some seconds
-CELLS = {"custom_cnn": 6000, "efficientnet_lite0": 2000, "resnet50": 120, "vit_base_224": 40}
+# network -> fields, and cells of all of them together; a turn takes up to half a minute
+FIELDS = {
+    "custom_cnn": (4, 6000),
+    "efficientnet_lite0": (4, 2000),
+    "resnet50": (2, 500),
+    "vit_base_224": (1, 160),
+}
 BACKENDS = ("onnxruntime", "openvino")
-N_FIELDS, FIELD_PX = 4, 2048
+FIELD_PX = 2048
 SLIDE_PX, SLIDE_CELLS = 20_000, 50_000
 LIMIT_GIB, LIMIT_START_S, REPEATS = 2.0, 2.0, 3
 
@@ -155,8 +160,9 @@ def speed(names: list[str], formats: tuple[str, ...], folder: Path, *, quick: bo
     ceiling = matrix_gflops()
     for arch in names:
         exported = export(arch, folder / "models" / arch)
-        n_cells = CELLS[arch] // (8 if quick else 1)
-        items = [paint_field(folder, f"{arch}{i}", side=FIELD_PX, n_cells=n_cells // N_FIELDS) for i in range(N_FIELDS)]
+        n_fields, n_cells = FIELDS[arch]
+        n_cells //= 8 if quick else 1
+        items = [paint_field(folder, f"{arch}{i}", side=FIELD_PX, n_cells=n_cells // n_fields) for i in range(n_fields)]
         found[arch] = _speed_of(exported, items, n_cells, formats, folder, repeats=1 if quick else REPEATS)
         ceiling = max(ceiling, matrix_gflops())
     for entry in found.values():
@@ -278,7 +284,7 @@ def slide(formats: tuple[str, ...], folder: Path, *, quick: bool) -> dict[str, A
 def _extend(parser: argparse.ArgumentParser) -> None:
     parts = ("speed", "start", "slide")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
-    parser.add_argument("--networks", nargs="+", choices=list(CELLS), default=list(CELLS))
+    parser.add_argument("--networks", nargs="+", choices=list(FIELDS), default=list(FIELDS))
     parser.add_argument("--formats", default="geojson,roi,overlay,csv", help="files to write")
 
 

@@ -10,11 +10,12 @@ import json
 import logging
 import os
 import platform
+import shutil
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from perikarya.errors import RunError
+from perikarya.errors import DataError, RunError
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,50 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(out: Path, *, is_ours: Callable[[Path], bool], what: str, why: str, overwrite: bool) -> Iterator[Path]:
+    """Yield an empty folder beside ``out`` that takes its place when the block ends well, else vanishes.
+
+    Parameters
+    ----------
+    out
+        The folder to be made.
+    is_ours
+        Tells whether a folder that is there may be replaced where ``overwrite`` says so.
+    what, why
+        What it is, such as "a study", and why it is never changed in place, for the messages.
+
+    Raises
+    ------
+    DataError
+        If ``out`` exists and is not to be overwritten, or is something else.
+    """
+    if out.exists() or out.is_symlink():
+        if not overwrite:
+            raise DataError(
+                f"{out} exists already.\n{what[0].upper()}{what[1:]} is never changed in place, for {why}.\n"
+                "Fix: choose another --out, or replace it with --overwrite."
+            )
+        if out.is_symlink() or not is_ours(out):
+            raise DataError(
+                f"{out} is not the folder of {what}; --overwrite replaces only such.\nFix: choose another --out."
+            )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if out.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent))
+            out.replace(old / "old")
+            temporary.replace(out)
+            shutil.rmtree(old)
+        else:
+            temporary.replace(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -89,7 +89,8 @@ def test_only_a_study_is_overwritten_and_only_when_asked(tmp_path: Path) -> None
     with pytest.raises(DataError, match="exists already"), new_study_folder(tmp_path / "study"):
         pass
     (tmp_path / "letters").mkdir()
-    with pytest.raises(DataError, match="is not a study"), new_study_folder(tmp_path / "letters", overwrite=True):
+    refused = pytest.raises(DataError, match="is not the folder of a study")
+    with refused, new_study_folder(tmp_path / "letters", overwrite=True):
         pass
 
 

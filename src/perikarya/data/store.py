@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +17,7 @@ from numpy.typing import NDArray
 
 from perikarya.data.windows import CHANNELS
 from perikarya.errors import DataError
+from perikarya.runs import new_folder
 from perikarya.schema import Study, as_cells, label_codes, read_table, write_table
 
 
@@ -132,37 +130,12 @@ def save_tables(root: Path, study: Study, cells: pd.DataFrame) -> None:
     study.save(root / "study.yaml")
 
 
-@contextmanager
-def new_study_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty folder beside ``out`` that takes its place when the block ends well, else vanishes.
-
-    Raises
-    ------
-    DataError
-        If ``out`` exists and is not to be overwritten, or is something else than a study.
-    """
-    if out.exists() or out.is_symlink():
-        if not overwrite:
-            raise DataError(
-                f"{out} exists already.\nA study is never changed in place, for runs refer to it.\n"
-                "Fix: choose another --out, or replace it with --overwrite."
-            )
-        if not (out / "study.yaml").is_file():
-            raise DataError(
-                f"{out} is not a study folder; --overwrite replaces only studies. Fix: choose another --out."
-            )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if out.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent))
-            out.replace(old / "study")
-            temporary.replace(out)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(out)
-    finally:
-        if temporary.exists():
-            shutil.rmtree(temporary)
+def new_study_folder(out: Path, *, overwrite: bool = False) -> AbstractContextManager[Path]:
+    """Give an empty folder that takes the place of ``out`` when the block ends well; see ``runs.new_folder``."""
+    return new_folder(
+        out,
+        is_ours=lambda folder: (folder / "study.yaml").is_file(),
+        what="a study",
+        why="runs refer to it",
+        overwrite=overwrite,
+    )

@@ -106,8 +106,8 @@ def _licence(manifest: ModelManifest) -> str:
     if weights.source == "random":
         return "It was trained from random weights; whoever trained it decides."
     return (
-        f"It started from {_plain(weights.source)}, licence: {_plain(weights.licence) or 'not stated'}. What is "
-        "trained on such weights is a work based on them: their licence holds for this model too."
+        f"It started from {_plain(weights.source)}, licence: {_plain(weights.licence) or 'not stated'}. Their "
+        "licence may bind this model too; pass it on with the folder."
     )
 
 

@@ -1,22 +1,20 @@
 """An exported model in its folder: written whole or not at all, opened only when every file is what it was.
 
-Only the manifest and the standard library are imported here: no torch, pandas or scipy.
+Nothing heavy is imported here: no torch, pandas or scipy.
 """
 
 from __future__ import annotations
 
 import hashlib
 import mmap
-import shutil
 import stat
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from perikarya.errors import DataError
 from perikarya.predict.manifest import MODEL_FILE, ModelManifest, read_manifest
+from perikarya.runs import new_folder
 
 MAX_MANIFEST_BYTES = 16 * 2**20
 MAX_FILE_BYTES = 8 * 2**30  # the largest network of the zoo has 1.2 GB
@@ -79,44 +77,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-@contextmanager
-def new_model_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty folder beside ``out`` that takes its place when the block ends well, else vanishes.
-
-    Raises
-    ------
-    DataError
-        If ``out`` exists and is not to be overwritten, or is something else than a model.
-    """
-    if out.exists() or out.is_symlink():
-        if not overwrite:
-            raise DataError(
-                f"{out} exists already.\nA model is never changed in place, for predictions refer to it by its hash.\n"
-                "Fix: choose another --out, or replace it with --overwrite."
-            )
-        if out.is_symlink() or not is_model_folder(out):
-            raise DataError(
-                f"{out} is not the folder of an exported model; --overwrite replaces only such. "
-                "Fix: choose another --out."
-            )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        _put_in_place(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _put_in_place(temporary: Path, out: Path) -> None:
-    if not out.exists():
-        temporary.replace(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent))
-    out.replace(old / "model")
-    temporary.replace(out)
-    shutil.rmtree(old)
+def new_model_folder(out: Path, *, overwrite: bool = False) -> AbstractContextManager[Path]:
+    """Give an empty folder that takes the place of ``out`` when the block ends well; see ``runs.new_folder``."""
+    return new_folder(
+        out,
+        is_ours=is_model_folder,
+        what="an exported model",
+        why="predictions refer to it by its hash",
+        overwrite=overwrite,
+    )
 
 
 def _manifest_bytes(root: Path) -> bytes:
