@@ -16,8 +16,8 @@ from tests.predict.made import CELLS, CLASSES, made_field, made_manifest
 
 from perikarya.data.outlines import read_outlines
 from perikarya.data.outlines.geojson import read_geojson
-from perikarya.data.outlines.geojson_write import CLASS_KEY
 from perikarya.data.outlines.raster import mask_of
+from perikarya.data.outlines.roi import read_rois
 from perikarya.errors import ConfigError, DataError
 from perikarya.evaluate.quantify.tables import cells_of_table, class_names_of, read_predictions
 from perikarya.predict.outputs import field_files, finish, parse_formats, without_own_labels, write_field
@@ -192,11 +192,21 @@ def test_without_any_image_no_table_is_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_class_that_a_person_corrected_in_qupath_is_hers(tmp_path: Path) -> None:
+    write_field(tmp_path, made_field(tmp_path), made_manifest(), ("geojson",))
+    path = tmp_path / "f1.geojson"
+    first, changed = '"name":"normal"', '"name":"pyknotic"'
+    assert first in path.read_text(encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace(first, changed, 1), encoding="utf-8")
+    assert [outline.predicted for outline in read_geojson(path).outlines] == [False, True, True, True]
+
+
 def test_classes_that_a_prediction_wrote_are_not_taken_for_a_persons(tmp_path: Path) -> None:
     field, manifest = made_field(tmp_path), made_manifest()
-    write_field(tmp_path, field, manifest, ("geojson",))
+    write_field(tmp_path, field, manifest, ("geojson", "roi"))
+    of_rois = read_rois(tmp_path / "f1.rois.zip").outlines
+    assert [outline.predicted for outline in of_rois] == [True] * 4
     again = read_geojson(tmp_path / "f1.geojson").outlines
-    assert CLASS_KEY in again[0].source.text
     second = replace(field, outlines=again, label_n=np.array([o.label for o in again], dtype=object))
     assert second.label_n.tolist() == ["normal", "pyknotic", "Unsure", "normal"]
     assert without_own_labels(second).label_n.tolist() == [None] * 4

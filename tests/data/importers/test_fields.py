@@ -264,6 +264,14 @@ def test_notes_on_thousands_of_images_do_not_fill_the_description(tmp_path: Path
     assert writing._notes([replace(found, notes=("one",)), found])[0] == f"{tmp_path.name}: one"
 
 
+def test_classes_that_were_predicted_are_said(tmp_path: Path) -> None:
+    outlines = [square("a", 5, 5, predicted=True), square("b", 30, 5), square("c", 60, 5, predicted=True, label=None)]
+    said = [note for note in scan(tmp_path, outlines).notes if "perikarya predict" in note]
+    assert len(said) == 1
+    assert said[0].startswith("1 cells have a class that 'perikarya predict' wrote")
+    assert not any("perikarya predict" in note for note in scan(tmp_path, outlines[1:2]).notes)
+
+
 def test_subjects_may_come_from_the_names_of_the_images(source: Path) -> None:
     opened = do_import(source, name_pattern=r"(?P<subject>[ab])\.png")
     assert opened.cells["subject"].tolist() == ["a", "a", "b", "b"]

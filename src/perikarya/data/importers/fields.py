@@ -58,6 +58,7 @@ class _Scanned:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     regions: set[str] = field(default_factory=set)
+    n_predicted: int = 0  # cells whose class is a prediction
     n_overruled: int = 0  # cells inside a region of another name than the table's
     max_16bit: int = 0
 
@@ -101,7 +102,7 @@ def scan_fields(
     all_problems, all_notes = list(problems), list(notes)
     cells: list[SourceCell] = []
     regions: set[str] = set()
-    n_overruled = max_16bit = 0
+    n_predicted = n_overruled = max_16bit = 0
     scanned = map_threaded(lambda field: _scan_field(source, field, set_name), fields)
     shown = tracked(zip(fields, scanned, strict=True), f"reading {set_name}", total=len(fields), show=options.progress)
     for outlined, result in shown:
@@ -109,8 +110,14 @@ def scan_fields(
         all_problems += result.problems
         all_notes += [f"{outlined.image}: {note}" for note in result.notes]
         regions |= result.regions
+        n_predicted += result.n_predicted
         n_overruled += result.n_overruled
         max_16bit = max(max_16bit, result.max_16bit)
+    if n_predicted:
+        all_notes.append(
+            f"{n_predicted} cells have a class that 'perikarya predict' wrote and nobody changed. A network that is "
+            "trained or tested on such classes repeats the errors of another."
+        )
     all_notes += _notes_on_the_whole(source, fields, reading, regions, n_overruled)
     of_image = {field.image: field for field in fields}
     files_of_image = cache(lambda image: tuple(_files_of(source, of_image[image], set_name, metadata)))
@@ -192,6 +199,7 @@ def _add_cells(
             continue
         first_of[cell.digest] = safe_key(outline.key)
         scanned.cells.append(cell)
+        scanned.n_predicted += outline.predicted and cell.label is not None
     _set_regions(scanned, outlined, [outline for outline in outlines if outline.kind == "region"])
     if picture.height * picture.width > MAX_PIXELS:  # read by window: neighbours one after the other share tiles
         scanned.cells.sort(key=lambda cell: (cell.bbox_xywh[1] // _BAND_PX, cell.bbox_xywh[0]))

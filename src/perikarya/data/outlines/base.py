@@ -61,6 +61,8 @@ class Outline:
         What a person called it, where the format has names beside keys.
     words
         Subject, image_id, region, group, set, where the file tells them of this object.
+    predicted
+        Whether the class was written by ``predict`` and not changed by a person since.
     source
         What a writer of the same format needs to give the object back as it was; never relied on elsewhere.
     """
@@ -72,6 +74,7 @@ class Outline:
     kind: Literal["cell", "region"] = "cell"
     name: str | None = None
     words: Mapping[str, str] = field(default_factory=dict)
+    predicted: bool = False
     source: Any = None
 
 

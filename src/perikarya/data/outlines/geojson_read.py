@@ -25,6 +25,8 @@ from perikarya.data.outlines.geojson_regions import find_regions
 from perikarya.data.outlines.geojson_rings import rings_of_geometry
 from perikarya.data.outlines.json_stream import JsonStream
 
+OURS = "Perikarya: "  # what names of measurements and metadata of this program begin with
+CLASS_KEY = f"{OURS}class"
 # version 0.2 said so in the id, 0.3 in object_type, later ones in objectType
 _OLD_TYPES = {
     "PathAnnotationObject": "annotation",
@@ -235,7 +237,14 @@ def _thing(
     class_name, name = class_of(feature), _word(properties.get("name"), "name")
     label = options.class_map.label(class_name, name=name, colour=_colour(properties))
     rings = _rings(feature, options, counts)
-    return _Thing(kind, class_name, Outline(key, rings, label=label, name=name, source=GeoFeature(text)))
+    predicted = class_name is not None and _metadata(properties).get(CLASS_KEY) == class_name
+    outline = Outline(key, rings, label=label, name=name, predicted=predicted, source=GeoFeature(text))
+    return _Thing(kind, class_name, outline)
+
+
+def _metadata(properties: dict[str, Any]) -> dict[str, Any]:
+    found = properties.get("metadata")
+    return found if isinstance(found, dict) else {}
 
 
 def _sorted_out(things: Sequence[_Thing], options: ReadOptions) -> tuple[tuple[Outline, ...], list[str]]:

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from perikarya.data.outlines.base import Outline, OutlineError
-from perikarya.data.outlines.geojson_read import GeoFeature, class_of, object_type
+from perikarya.data.outlines.geojson_read import CLASS_KEY, OURS, GeoFeature, class_of, object_type
 from perikarya.data.outlines.geojson_rings import geometry_of_rings
 from perikarya.data.outlines.trace import rings_of
 from perikarya.palette import rgb
 from perikarya.runs import replacing
 
-OURS = "Perikarya: "  # what names of measurements and metadata of this program begin with
-CLASS_KEY = f"{OURS}class"
 PREVIOUS_KEY = f"{OURS}previous class"
 _NAMESPACE = uuid.UUID("8c8d1bb6-3f0e-5d3c-9d0e-0a8b6a3a6c55")  # of the ids of objects that came without one
 

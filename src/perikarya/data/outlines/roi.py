@@ -29,6 +29,7 @@ _MAGIC = b"Iout"
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)")
 _KEEPS_SHAPE = 223  # from this version on, a boundary means the same in every later one
 _KEYS = ("class", "group")
+_PROBABILITY = re.compile(r"^p\(.*\):", re.MULTILINE)  # stands beside the classes that ``roi_write`` writes
 _N_NAMED = 5  # files that a note names
 
 
@@ -162,7 +163,8 @@ def _outline(key: str, name: str, roi: ImagejRoi, data: bytes, options: ReadOpti
     label = options.class_map.label(properties.get("class"), name=name, group=group, colour=colour)
     kind: Literal["cell", "region"] = "region" if label is not None and label in options.regions else "cell"
     source = RoiShape(data[: bytes_of_shape(roi)]) if roi.version >= _KEEPS_SHAPE else None
-    return Outline(key, rings, label=label, kind=kind, name=name, source=source)
+    predicted = "class" in properties and _PROBABILITY.search(roi.props) is not None
+    return Outline(key, rings, label=label, kind=kind, name=name, predicted=predicted, source=source)
 
 
 def _properties(text: str) -> dict[str, str]:

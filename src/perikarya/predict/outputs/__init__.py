@@ -128,12 +128,9 @@ def finish(
 
 def without_own_labels(field: PredictedField) -> PredictedField:
     """Take away the classes that an earlier prediction wrote into the file: agreeing with them would prove nothing."""
-    from perikarya.data.outlines.geojson_read import GeoFeature
-    from perikarya.data.outlines.geojson_write import CLASS_KEY
-
-    own_n = [isinstance(o.source, GeoFeature) and CLASS_KEY in o.source.text for o in field.outlines]
-    if not any(own_n):
+    own_n = np.array([outline.predicted for outline in field.outlines], bool)
+    if not own_n.any():
         return field
     label_n = field.label_n.copy()
-    label_n[np.array(own_n)] = None
+    label_n[own_n] = None
     return replace(field, label_n=label_n)

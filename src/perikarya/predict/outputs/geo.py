@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from perikarya.data.outlines.geojson_write import OURS, GeoCell, write_geojson
+from perikarya.data.outlines.geojson_read import OURS
+from perikarya.data.outlines.geojson_write import GeoCell, write_geojson
 from perikarya.predict.fields import PredictedField
 from perikarya.predict.manifest import ModelManifest
 from perikarya.predict.outputs.marks import UNSURE_COLOUR, unsure_name
