@@ -259,7 +259,8 @@ def show_written(out: Path, done: FieldsDone, finished: Finished, formats: Seque
         console.print("ImageJ: drop <image>.rois.zip onto its bar while the image is open.", markup=False)
     known = any(name for names in finished.summary.of("animal") for name in names[1:])
     if known:
-        console.print(f"Next: perikarya quantify {out / 'cells.parquet'}", markup=False)
+        table = out / "cells.parquet"
+        console.print(f"Next: perikarya quantify {table} --reference RUN (the run of the model)", markup=False)
     else:
         console.print(
             "For damage per animal, tell which animal each image is of: --table with columns image, subject, group.",

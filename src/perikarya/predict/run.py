@@ -272,13 +272,13 @@ def _settle(
         return
     log.info("%s: %d cells, %d outline(s) left out", item.image_id, mark["n_cells"], len(mark["problems"]))
     for key, reason in mark["problems"]:
-        log.warning("%s, %s: %s", item.image, key, reason)
+        log.info("%s, %s: %s", item.image, key, reason)
 
 
 def _report(done: FieldsDone, item: FieldInput, error: FieldError) -> None:
     for key, reason in error.problems:
         done.problems.append((str(item.image), key, reason))
-        log.warning("%s%s: %s", item.image, f", {key}" if key else "", reason)
+        log.info("%s%s: %s", item.image, f", {key}" if key else "", reason)
 
 
 def _share(advance: Advance, opened: OpenField) -> Advance:
