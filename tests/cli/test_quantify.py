@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -102,6 +103,18 @@ def test_an_unlabelled_table_is_corrected_by_the_run_of_its_model(fake: FakeRun,
     assert by_run["correction"]["reference"] == whole["correction"]["reference"]
     assert by_run["correction"]["reference"]["n_cells"] == 600
     assert by_run["regions"] == whole["regions"]
+
+
+def test_a_run_that_tested_no_development_cell_is_a_reference_by_its_external_ones(
+    fake: FakeRun, table: Path, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "single")
+    shutil.copytree(fake.run.root, run.root)
+    for path in run.root.glob("tasks/*/*/*/predictions*.parquet"):
+        path.unlink()
+    quantify_command(table, reference=run.root, model="alpha", out=tmp_path / "out")
+    block = json.loads((tmp_path / "out" / "damage.json").read_text())
+    assert block["correction"]["reference"]["n_cells"] == 200
 
 
 def test_options_that_do_not_belong_are_refused(fake: FakeRun, table: Path) -> None:

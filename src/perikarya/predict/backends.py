@@ -28,6 +28,8 @@ BackendName = Literal["onnxruntime", "openvino", "torch"]
 Answer = tuple[NDArray[np.float32], NDArray[np.float32] | None]  # logits (n, n_classes), features (n, n_features)
 
 BACKENDS: dict[BackendName, str] = {"onnxruntime": "predict", "openvino": "openvino", "torch": "train"}  # name -> extra
+# networks whose answers change by more than 1e-4 from one start of a backend to the next (seen with OpenVINO 2026.4)
+UNSTEADY: dict[BackendName, frozenset[str]] = {"openvino": frozenset({"hybrid2"})}
 AUTO = "auto"
 INPUT, LOGITS, FEATURES = "crops", "logits", "features"  # names inside a graph
 
@@ -101,7 +103,7 @@ def backend_of(model: ModelFolder | RunModel, wanted: str = AUTO) -> BackendName
     Raises
     ------
     ConfigError
-        If there is no such backend, it is not installed, or it cannot compute a model of this format.
+        If there is no such backend, it is not installed, or it cannot compute this model.
     """
     kind = model.manifest.format
     able: dict[str, tuple[BackendName, ...]] = {
@@ -122,6 +124,11 @@ def backend_of(model: ModelFolder | RunModel, wanted: str = AUTO) -> BackendName
         raise ConfigError(
             f"{chosen} cannot compute {model.manifest.name}, which is stored as {kind}.\n"
             f"Fix: --backend {' or '.join(able[kind])}, or export the model in another --format."
+        )
+    if model.manifest.arch in UNSTEADY.get(chosen, ()):
+        raise ConfigError(
+            f"{chosen} gives other probabilities for a {model.manifest.arch} each time it starts, so it cannot compute "
+            f"{model.manifest.name}.\nFix: export it as ONNX and install ONNX Runtime."
         )
     if find_spec(chosen) is None:
         raise ConfigError(
