@@ -103,8 +103,9 @@ def test_crops_of_the_models_window_and_scale_are_taken() -> None:
     manifest = read(content())
     manifest.check_scale(window_px=80, um_per_px=0.5, where="here")
     manifest.check_scale(window_px=80, um_per_px=0.504, where="here")
-    manifest.check_scale(window_px=80, um_per_px=None, where="here")
-    read(content(um_per_px=None)).check_scale(window_px=80, um_per_px=3.0, where="here")
+    without = read(content(um_per_px=None))
+    without.check_scale(window_px=80, um_per_px=3.0, where="here")
+    without.check_scale(window_px=80, um_per_px=None, where="here")
 
 
 @pytest.mark.parametrize(
@@ -113,8 +114,9 @@ def test_crops_of_the_models_window_and_scale_are_taken() -> None:
         (64, 0.5, r"here has windows of 64 px, but cnn was trained on windows of 80 px \(40 µm\)"),
         (80, 0.51, "here has 0.51 µm per pixel, but cnn was trained at 0.5"),
         (80, 0.25, "here has 0.25 µm per pixel, but cnn was trained at 0.5"),
+        (80, None, "here does not tell its scale, and cnn was trained at 0.5"),
     ],
 )
-def test_crops_of_another_window_or_scale_are_refused(window_px: int, um_per_px: float, said: str) -> None:
+def test_crops_of_another_window_or_scale_are_refused(window_px: int, um_per_px: float | None, said: str) -> None:
     with pytest.raises(DataError, match=said):
         read(content()).check_scale(window_px=window_px, um_per_px=um_per_px, where="here")

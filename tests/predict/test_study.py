@@ -75,7 +75,11 @@ def test_areas_are_in_micrometres_of_the_image_each_cell_is_from(
 def test_a_study_of_another_window_or_scale_is_refused(opened: OpenStudy, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="windows of 32 px"):
         predict_study(opened.root, tiny_model(tmp_path / "small", window_px=24), tmp_path / "out")
+    scaled = tiny_model(tmp_path / "scaled", window_px=tiny.WINDOW_PX, um_per_px=0.5)
+    with pytest.raises(DataError, match="does not tell its scale"):
+        predict_study(opened.root, scaled, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    assert predict_study(opened.root, scaled, tmp_path / "out", PredictOptions(um_per_px=0.5))
 
 
 def test_a_study_the_model_was_trained_on_is_pointed_out(

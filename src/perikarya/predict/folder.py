@@ -32,10 +32,6 @@ class ModelFolder:
         """Return the file of the network at position ``i`` of the manifest."""
         return self.root / self.manifest.networks[i].file
 
-    def check_scale(self, *, window_px: int, um_per_px: float | None, where: str) -> None:
-        """Refuse crops of another window or scale; see ``ModelManifest.check_scale``."""
-        self.manifest.check_scale(window_px=window_px, um_per_px=um_per_px, where=where)
-
 
 def is_model_folder(path: Path) -> bool:
     """Tell whether a path is a folder with an exported model (a run folder is none)."""

@@ -60,10 +60,6 @@ class RunModel:
         """Hash of the manifest, which names the hashes of all that was trained."""
         return hashlib.sha256(self.manifest.model_dump_json().encode()).hexdigest()
 
-    def check_scale(self, *, window_px: int, um_per_px: float | None, where: str) -> None:
-        """Refuse crops of another window or scale; see ``ModelManifest.check_scale``."""
-        self.manifest.check_scale(window_px=window_px, um_per_px=um_per_px, where=where)
-
 
 def model_of_run(
     run: RunFolder,

@@ -152,14 +152,15 @@ class ModelManifest(Settings):
         window_px
             Side of the crops.
         um_per_px
-            Size of their pixels; None where unknown, which cannot be checked.
+            Size of their pixels; None where unknown.
         where
             What the crops are of, for the message, such as the path of a study.
 
         Raises
         ------
         DataError
-            If the window differs, or the size of a pixel by more than 1 %.
+            If the window differs, the size of a pixel by more than 1 %, or if that size is unknown though the model's
+            is known.
         """
         if window_px != self.window_px:
             raise DataError(
@@ -167,8 +168,14 @@ class ModelManifest(Settings):
                 f"{self._window_words()}.\nIt would see more or less around each cell than it learned. "
                 f"Fix: import again with --window {self.window_px}."
             )
-        if um_per_px is None or self.um_per_px is None:
+        if self.um_per_px is None:
             return
+        if um_per_px is None:
+            raise DataError(
+                f"{where} does not tell its scale, and {self.name} was trained at {self.um_per_px:.4g} µm per pixel.\n"
+                "Size tells damaged cells from healthy ones; at another scale its answers mean nothing.\n"
+                "Fix: --um-per-px"
+            )
         if not math.isclose(um_per_px, self.um_per_px, rel_tol=SAME_SCALE):
             raise DataError(
                 f"{where} has {um_per_px:.4g} µm per pixel, but {self.name} was trained at {self.um_per_px:.4g}.\n"

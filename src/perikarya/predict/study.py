@@ -61,7 +61,8 @@ def predict_study(
         If the study cannot be read, or its windows or its scale are not the model's.
     """
     opened = open_study(root)
-    model.manifest.check_scale(window_px=opened.study.window_px, um_per_px=opened.study.um_per_px, where=str(root))
+    um_per_px = opened.study.um_per_px or options.um_per_px
+    model.manifest.check_scale(window_px=opened.study.window_px, um_per_px=um_per_px, where=str(root))
     if not len(opened.cells):
         raise DataError(f"{root} holds no cell.\nFix: import it again.")
     with lock_run(out), logging_to(out / "predict.log", logger="perikarya"):
