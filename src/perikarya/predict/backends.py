@@ -28,8 +28,9 @@ BackendName = Literal["onnxruntime", "openvino", "torch"]
 Answer = tuple[NDArray[np.float32], NDArray[np.float32] | None]  # logits (n, n_classes), features (n, n_features)
 
 BACKENDS: dict[BackendName, str] = {"onnxruntime": "predict", "openvino": "openvino", "torch": "train"}  # name -> extra
-# networks whose answers change by more than 1e-4 from one start of a backend to the next (seen with OpenVINO 2026.4)
-UNSTEADY: dict[BackendName, frozenset[str]] = {"openvino": frozenset({"hybrid2"})}
+# networks whose answers change by more than 1e-4 from one start of a backend to the next: with OpenVINO 2026.4 those of
+# SwinV2, right at some starts and up to 8e-3 off at others
+UNSTEADY: dict[BackendName, frozenset[str]] = {"openvino": frozenset({"hybrid2", "swinv2_large"})}
 AUTO = "auto"
 INPUT, LOGITS, FEATURES = "crops", "logits", "features"  # names inside a graph
 
