@@ -110,8 +110,8 @@ def test_the_tables_have_one_row_per_cell_of_every_image_in_order(tmp_path: Path
     assert cells["key"].tolist() == ["key0", "key1", "key2", "key3"] * 2
     assert cells["class"].tolist()[:4] == ["normal", "pyknotic", "intermediate", "normal"]
     assert cells["abstained"].tolist()[:4] == [False, False, True, False]
-    assert cells["label"].tolist()[:4] == ["normal", "intermediate", None, None]  # the model knows no glia
-    assert cells["subject"].tolist() == ["sheep1"] * 4 + [None] * 4
+    assert cells["label"].fillna("-").tolist()[:4] == ["normal", "intermediate", "-", "-"]  # the model knows no glia
+    assert cells["subject"].fillna("-").tolist() == ["sheep1"] * 4 + ["-"] * 4
     assert cells["area_um2"].tolist()[:4] == [50.0] * 4
     assert cells["x_um"].iloc[1] == 29.75
     assert cells[["area_um2", "x_um", "y_um"]].iloc[4:].isna().all(axis=None)
