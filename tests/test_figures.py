@@ -24,6 +24,7 @@ from perikarya.figures.curves import plot_curves
 from perikarya.figures.galleries import outlined, pick_examples, plot_contact_sheet, plot_mistakes, worst_mistakes
 from perikarya.figures.scores import plot_confusion, plot_reliability, plot_roc
 from perikarya.figures.style import class_colours, save_figure, shorten
+from perikarya.palette import rgb
 
 # Machado, Oliveira & Fernandes 2009 (doi:10.1109/TVCG.2009.113), severity 1, on linear RGB
 VISION = {
@@ -41,6 +42,13 @@ def lab(colour: str, vision: str) -> NDArray[np.float64]:
     xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear
     f = np.where((t := xyz / [0.9505, 1.0, 1.089]) > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116)
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("n_classes", [13, 17, 40])
+def test_more_classes_than_colours_are_steps_of_cividis(n_classes: int) -> None:
+    expected = mpl.colormaps["cividis"](np.linspace(0, 1, n_classes))[:, :3] * 255
+    found = np.array([rgb(colour) for colour in class_colours(n_classes)])
+    assert np.abs(found - expected).max() < 10
 
 
 @pytest.mark.parametrize("vision", sorted(VISION))

@@ -8,9 +8,11 @@ _CLASS_COLOURS = (
     "#0072B2", "#E69F00", "#A50026", "#56B4E9", "#0B1F4B", "#7F7F7F",
     "#D9B98C", "#D55E00", "#882255", "#999933", "#F0E442", "#000000",
 )  # fmt: skip
-# nine even steps of the scale cividis (Nuñez, Anderton & Renslow 2018, doi:10.1371/journal.pone.0199239)
-_SCALE = ((0, 34, 78), (26, 56, 111), (67, 78, 108), (97, 101, 111), (125, 124, 120),
-          (155, 148, 118), (188, 174, 108), (222, 201, 88), (254, 232, 56))  # fmt: skip
+# twelve even steps of the scale cividis (Nuñez, Anderton & Renslow 2018, doi:10.1371/journal.pone.0199239)
+_SCALE = (
+    (0, 34, 78), (1, 50, 113), (47, 66, 109), (72, 82, 108), (94, 99, 111), (114, 115, 116),
+    (135, 132, 120), (157, 149, 118), (182, 169, 111), (206, 188, 99), (231, 209, 80), (254, 232, 56),
+)  # fmt: skip
 
 
 def class_colours(n_classes: int) -> list[str]:
