@@ -6,6 +6,7 @@ A file is either absent or complete: everything is written beside its place and 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -94,6 +95,12 @@ def new_folder(out: Path, *, is_ours: Callable[[Path], bool], what: str, why: st
             temporary.replace(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as 64 hex digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from perikarya.data.images import Pixels, accessing, to_8bit
 
 MAX_WINDOWED_PIXELS = 10**11  # of pictures that are never decoded whole; the largest slides have 2 * 10^10
-_BLOCK_BYTES = 2**22
 
 
 class Picture(ABC):
@@ -103,11 +102,9 @@ def hash_by_bands(picture: Picture, *, n_rows: int) -> tuple[str, int]:
 
 
 def file_sha256(path: Path, *further: str) -> str:
-    """Return the SHA-256 (hex) of a file's bytes and of further words, reading some at a time."""
-    digest = hashlib.sha256()
+    """Return the SHA-256 (hex) of a file's bytes and of further words; see ``runs.file_sha256``."""
     with accessing(), path.open("rb") as handle:
-        while block := handle.read(_BLOCK_BYTES):
-            digest.update(block)
+        digest = hashlib.file_digest(handle, "sha256")
     for word in further:
         digest.update(word.encode())
     return digest.hexdigest()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from perikarya.errors import WeightsError
 from perikarya.models.zoo import NETWORKS
 from perikarya.models.zoo_spec import PretrainedWeights
+from perikarya.runs import file_sha256 as hash_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,8 +103,7 @@ def file_sha256(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _sha256(path: Path, _mtime_ns: int, _size: int) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return hash_file(path)
 
 
 def _joined(arch: str, branches: tuple[str, ...], choice: str) -> WeightsFile:

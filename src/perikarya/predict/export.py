@@ -23,12 +23,12 @@ from perikarya.predict.agreement import (
 )
 from perikarya.predict.backends import open_backend
 from perikarya.predict.card import card
-from perikarya.predict.folder import ModelFolder, file_sha256, new_model_folder, open_model
+from perikarya.predict.folder import ModelFolder, new_model_folder, open_model
 from perikarya.predict.from_run import RunModel, model_of_run
 from perikarya.predict.graphs import SUFFIXES, write_onnx, write_openvino, write_openvino_of, write_tensors
 from perikarya.predict.manifest import MODEL_FILE, Format, ModelManifest, NetworkFile, Precision
 from perikarya.predict.quantise import N_CALIBRATION, N_HELD_OUT, refuse_changed_classes, write_int8
-from perikarya.runs import RunFolder, provenance, write_text
+from perikarya.runs import RunFolder, file_sha256, provenance, write_text
 
 if TYPE_CHECKING:
     from perikarya.models.build import CellNetwork

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from perikarya.errors import DataError
 from perikarya.predict.manifest import MODEL_FILE, ModelManifest, read_manifest
+from perikarya.runs import file_sha256 as file_sha256
 from perikarya.runs import new_folder
 
 MAX_MANIFEST_BYTES = 16 * 2**20
@@ -65,12 +66,6 @@ def open_model(path: Path) -> ModelFolder:
         if network.file.endswith(".onnx"):
             _refuse_weights_elsewhere(root / network.file)
     return ModelFolder(root, manifest, hashlib.sha256(content).hexdigest())
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, as 64 hex digits."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def new_model_folder(out: Path, *, overwrite: bool = False) -> AbstractContextManager[Path]:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,8 @@ from perikarya.evaluate.outputs import load_predictions, load_result
 from perikarya.experiment.plan import load_run_config, run_hashes, task_keys
 from perikarya.models.trained import trained_network
 from perikarya.palette import class_colours
-from perikarya.predict.folder import file_sha256
 from perikarya.predict.manifest import ModelManifest, ModelStudy, NetworkFile, PretrainedWeights
-from perikarya.runs import RunFolder, TaskKey, read_json
+from perikarya.runs import RunFolder, TaskKey, file_sha256, read_json
 from perikarya.schema import NO_LABEL, Predictions, Study
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class RunModel:
     keys: tuple[TaskKey, ...]
     build: Callable[[int], CellNetwork] = field(compare=False)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of the manifest, which names the hashes of all that was trained."""
         return hashlib.sha256(self.manifest.model_dump_json().encode()).hexdigest()

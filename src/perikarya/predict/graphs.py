@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from perikarya.errors import ConfigError, DataError
 from perikarya.models.build import CellNetwork, restore_network
 from perikarya.models.frozen_head import restore_frozen_head
+from perikarya.predict.backends import FEATURES, INPUT, LOGITS
 from perikarya.predict.manifest import Format
 
 if TYPE_CHECKING:
     from perikarya.predict.folder import ModelFolder
 
-INPUT, OUTPUTS = "crops", ("logits", "features")
+OUTPUTS = (LOGITS, FEATURES)
 OPSET = 20  # has GELU and layer normalisation as one operation each; ONNX Runtime 1.17 knows it
 MAX_ONNX_BYTES = 1_900_000_000  # a protobuf file ends at 2^31
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "safetensors": ".safetensors"}

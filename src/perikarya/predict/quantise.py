@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perikarya.errors import RunError
-from perikarya.predict.graphs import INPUT, OUTPUTS, quiet
+from perikarya.predict.backends import INPUT
+from perikarya.predict.graphs import OUTPUTS, quiet
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 from perikarya.errors import DataError, RunError
 from perikarya.predict.backends import backend_of
 from perikarya.predict.fields import Advance, PredictedField, PredictOptions, predict_opened
-from perikarya.predict.folder import ModelFolder, file_sha256
+from perikarya.predict.folder import ModelFolder
 from perikarya.predict.inputs import FieldInput
 from perikarya.predict.networks import Networks
 from perikarya.predict.opening import FieldError, OpenField, open_field
 from perikarya.predict.outputs import field_files, write_field
 from perikarya.predict.outputs.anndata import features_path
 from perikarya.predict.outputs.cells import part_path
-from perikarya.runs import lock_run, logging_to, read_json, write_json
+from perikarya.runs import file_sha256, lock_run, logging_to, read_json, write_json
 
 if TYPE_CHECKING:
     from perikarya.predict.from_run import RunModel
