@@ -1,8 +1,8 @@
-"""Importers of folders in which a file of outlines lies beside each image: one for QuPath, one for ImageJ."""
+"""Folders in which a file of outlines lies beside each image, whatever its format: QuPath's, ImageJ's, label maps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -30,32 +30,54 @@ def importer_of(kind: Format, *, suffix: str, read: Read, expects: str) -> Impor
     expects
         What such a folder looks like, in one line.
     """
-    return Importer(expects, recognises=partial(_recognises, kind, suffix), scan=partial(_scan, kind, read))
+    return Importer(expects, recognises=partial(_recognises, kind, suffix), scan=partial(scan_beside, kind, read))
 
 
-def _scan(kind: Format, read: Read, source: Path, set_name: str, metadata: Path | None, options: ImportOptions) -> Scan:
-    problems: list[Problem] = []
-    notes: list[str] = []
+def scan_beside(
+    kind: Format,
+    read: Read,
+    source: Path,
+    set_name: str,
+    metadata: Path | None,
+    options: ImportOptions,
+    *,
+    notes: Iterable[str] = (),
+    problems: Iterable[Problem] = (),
+) -> Scan:
+    """Read every image that has a file of one format beside it, and list what cannot become a cell.
+
+    Parameters
+    ----------
+    kind, read
+        See ``importer_of``.
+    source, set_name, metadata, options
+        See ``base.Importer``; without ``metadata``, ``metadata.csv`` in the source counts, where there is one.
+    notes, problems
+        What else is known of the source: notes come before those found here, problems after them.
+    """
+    found: list[Problem] = []
+    all_notes = list(notes)
     reading = read_options(options)
+    table = metadata_of(source, metadata, all_notes)
     fields = fields_beside(
         source,
         formats=(kind,),
         read=read,
         reading=reading,
-        metadata=metadata,
+        metadata=table,
         options=options,
-        problems=problems,
-        notes=notes,
+        problems=found,
+        notes=all_notes,
     )
     return scan_fields(
         source,
         fields,
         set_name=set_name,
         options=options,
-        problems=problems,
-        notes=notes,
+        problems=[*found, *problems],
+        notes=all_notes,
         reading=reading,
-        metadata=metadata_of(source, metadata, []),
+        metadata=table,
     )
 
 

@@ -72,7 +72,7 @@ def fields_beside(
     reading
         How it is understood, for ``read`` and for ``scan_fields``.
     metadata
-        Table with a column ``file``; None: ``metadata.csv`` in the source, where there is one.
+        Table with a column ``file``, see ``metadata_of``.
     problems
         Gets files of outlines without an image, images with several, and words that contradict each other.
     notes
@@ -97,8 +97,7 @@ def fields_beside(
         else:
             found[image] = outlines
     _report_the_rest(paths, formats, found, bare, problems, notes, source)
-    table = metadata_of(source, metadata, notes)
-    words = words_of_fields(images, [*found], table, options.name_pattern, problems)
+    words = words_of_fields(images, [*found], metadata, options.name_pattern, problems)
     return [
         OutlinedField(image, lambda path=path: read(path, reading), (path,), words[image])  # type: ignore[misc]
         for image, path in found.items()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from perikarya.data.images import IMAGE_SUFFIXES
 from perikarya.data.importers.base import ImportOptions, Problem, Scan
+from perikarya.data.importers.beside import scan_beside
 from perikarya.data.importers.field_files import is_picture
-from perikarya.data.importers.fields import fields_beside, metadata_of, read_options, scan_fields
 from perikarya.data.importers.folder_files import walk_files
 from perikarya.data.outlines.find import is_label_image
 from perikarya.data.outlines.labels import ARCHIVE_REASON, CELLPOSE_ARCHIVE, CELLS_NAME, image_stem, read_labels
@@ -25,30 +25,9 @@ def scan_without_table(source: Path, set_name: str, metadata: Path | None, optio
             "Fix: write one line per cell with the columns image, label_id, x_px, y_px, class; or name --classes to "
             "import all numbers as cells without a class."
         )
-    reading = read_options(options)
-    problems: list[Problem] = []
-    notes = [f"There is no {CELLS_NAME}; every number in the label maps is a cell without a label."]
-    table = metadata_of(source, metadata, notes)
-    fields = fields_beside(
-        source,
-        formats={"labels"},
-        read=read_labels,
-        reading=reading,
-        metadata=table,
-        options=options,
-        problems=problems,
-        notes=notes,
-    )
-    problems += _strays(source)
-    return scan_fields(
-        source,
-        fields,
-        set_name=set_name,
-        options=options,
-        problems=problems,
-        notes=notes,
-        reading=reading,
-        metadata=table,
+    note = f"There is no {CELLS_NAME}; every number in the label maps is a cell without a label."
+    return scan_beside(
+        "labels", read_labels, source, set_name, metadata, options, notes=[note], problems=_strays(source)
     )
 
 
