@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from perikarya.cli.console import console
 from perikarya.cli.running import show_results, train_with_screen, write_report
-from perikarya.cli.screen import console
 from perikarya.cli.studies import describe, show_check
 from perikarya.config import CvConfig, ExperimentConfig, LaunchConfig, ModelConfig, TrainConfig
 from perikarya.data.integrity import check_study

@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from perikarya.cli.screen import console
+from perikarya.cli.console import console
 from perikarya.data.store import open_study
 from perikarya.evaluate.saliency import explained_path
 from perikarya.evaluate.stats import UNIT_WORDS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from perikarya.cli.screen import console
+from perikarya.cli.console import console
 from perikarya.errors import ConfigError
 from perikarya.predict.folder import ModelFolder
 from perikarya.runs import RunFolder

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import typer
 
-from perikarya.cli.screen import console
+from perikarya.cli.console import console
 from perikarya.errors import PerikaryaError
 from perikarya.models.zoo import NETWORKS
 from perikarya.train.measure import Cost, measure

@@ -9,7 +9,7 @@ from textwrap import wrap
 import typer
 from rich.markup import escape
 
-from perikarya.cli.screen import console
+from perikarya.cli.console import console
 from perikarya.models.zoo import NETWORKS
 from perikarya.models.zoo_spec import NetworkSpec
 

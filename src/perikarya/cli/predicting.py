@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from perikarya.cli.console import console
 from perikarya.data.outlines import ClassMap, ReadOptions
 from perikarya.errors import ConfigError, DataError
 from perikarya.predict.fields import PredictOptions
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
     Model: TypeAlias = ModelFolder | RunModel
 
-# that of cli.screen would take everything a training needs along, and double the start
-console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)
 STUDY_FILE = "study.yaml"
 _MAX_ROWS = 20  # images that are listed on the screen
 

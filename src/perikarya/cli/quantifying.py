@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import ValidationError
 from rich.table import Table
 
-from perikarya.cli.screen import console
+from perikarya.cli.console import console
 from perikarya.data.store import open_study
 from perikarya.errors import ConfigError, DataError
 from perikarya.evaluate.quantify.assemble import quantify_predictions, quantify_run

@@ -8,7 +8,8 @@ from typing import Any
 import typer
 from rich.table import Table
 
-from perikarya.cli.screen import RunScreen, console
+from perikarya.cli.console import console
+from perikarya.cli.screen import RunScreen
 from perikarya.config import ExperimentConfig, load_config
 from perikarya.data.store import open_study
 from perikarya.experiment.plan import open_findings

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,11 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from perikarya.cli.console import console
 from perikarya.experiment.run import RunListener
 from perikarya.launch.local import Event, Job
-
-# a file or a pipe has no width of its own; tables there are not squeezed into 80 columns
-console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 class RunScreen(RunListener, AbstractContextManager["RunScreen"]):

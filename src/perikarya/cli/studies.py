@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from perikarya.cli.screen import console
+from perikarya.cli.console import console
 from perikarya.data.importers import import_study
 from perikarya.data.importers.base import ImportOptions
 from perikarya.data.integrity import CheckReport, check_study, render_check
