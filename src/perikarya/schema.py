@@ -24,6 +24,7 @@ NO_LABEL = -1  # the code of a cell without a label
 
 DEVELOPMENT = "development"
 EXTERNAL = "external"
+SET_WORDS = {"cv": "cross-validation", EXTERNAL: "external set"}  # what the sets of results.json are called
 
 # column -> pandas dtype; nullable text stays None where unknown
 CELL_COLUMNS: dict[str, str] = {

@@ -12,9 +12,8 @@ from perikarya.evaluate.summary import spread_over
 from perikarya.evaluate.tables import interval_text, tidy_metrics
 from perikarya.evaluate.typeset import Sheet, to_latex, to_markdown
 from perikarya.runs import RunFolder, write_json, write_text
-from perikarya.schema import safe_name, write_table
+from perikarya.schema import SET_WORDS, safe_name, write_table
 
-SET_NAMES = {"cv": "cross-validation", "external": "external set"}
 _NONE = "–"
 
 
@@ -62,7 +61,7 @@ def sheets(results: dict[str, Any]) -> Iterator[tuple[str, Sheet]]:
     """Iterate over all tables for print with the name of each file."""
     models, stems = results["models"], file_stems(results["models"])
     how = _how(results["protocol"])
-    for set_name in SET_NAMES:
+    for set_name in SET_WORDS:
         scored = {name: m[set_name] for name, m in models.items() if m.get(set_name)}
         if not scored:
             continue
@@ -92,7 +91,7 @@ def models_sheet(blocks: Mapping[str, Any], set_name: str, how: str) -> Sheet:
     rows = [[name, *(interval_text(block[m]) for m in OVERALL.names())] for name, block in blocks.items()]
     first = next(iter(blocks.values()))
     subjects = "" if first["n_subjects"] is None else f" of {first['n_subjects']} subjects"
-    caption = f"Models compared, {SET_NAMES[set_name]}: {first['n_cells']} cells{subjects}. {how}"
+    caption = f"Models compared, {SET_WORDS[set_name]}: {first['n_cells']} cells{subjects}. {how}"
     return Sheet(caption.strip(), ["Model", *(metric.title for _, metric in OVERALL.items())], rows)
 
 
@@ -107,7 +106,7 @@ def classes_sheet(name: str, block: dict[str, Any], set_name: str, how: str) -> 
         means = [_average([s[m]["mean"] for s in per_class.values()], weight) for m in PER_CLASS.names()]
         rows.append([title, *means, f"{support.sum():.0f}"])
     header = ["Class", *(metric.title for _, metric in PER_CLASS.items()), "Cells"]
-    return Sheet(f"{name}: report of each class, {SET_NAMES[set_name]}. {how}".strip(), header, rows, n_footer=2)
+    return Sheet(f"{name}: report of each class, {SET_WORDS[set_name]}. {how}".strip(), header, rows, n_footer=2)
 
 
 def _average(values: Sequence[float | None], weight: np.ndarray[Any, np.dtype[np.float64]]) -> str:
@@ -136,7 +135,7 @@ def scopes_sheet(name: str, blocks: Mapping[str, Any], plural: str, set_name: st
     rows.append([f"SD over {plural}", "", "", *(_NONE if x is None else f"{x:.3f}" for x in sds)])
     header = [plural[:-1].capitalize(), "Cells", "Subjects", *(OVERALL.get(m).title for m in overall)]
     header += [f"Recall {c}" for c in classes]
-    return Sheet(f"{name}: by {plural[:-1]}, {SET_NAMES[set_name]}.", header, rows, n_footer=2)
+    return Sheet(f"{name}: by {plural[:-1]}, {SET_WORDS[set_name]}.", header, rows, n_footer=2)
 
 
 def _mean(values: Sequence[float | None]) -> str:
@@ -153,5 +152,5 @@ def confusion_sheet(name: str, block: dict[str, Any], set_name: str) -> Sheet:
         shares = [f"{100 * x / total:.1f}" if total else _NONE for x in counts]
         rows.append([c, *(f"{x:.1f}" if isinstance(x, float) else str(x) for x in counts), *shares])
     header = ["True class", *(f"as {c}" for c in classes), *(f"as {c}, %" for c in classes)]
-    caption = f"{name}: confusion matrix, {SET_NAMES[set_name]}; cells by predicted class, then percent of the row."
+    caption = f"{name}: confusion matrix, {SET_WORDS[set_name]}; cells by predicted class, then percent of the row."
     return Sheet(caption, header, rows)

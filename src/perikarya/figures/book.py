@@ -25,9 +25,9 @@ from perikarya.figures.curves import plot_curves
 from perikarya.figures.galleries import plot_contact_sheet, plot_mistakes, worst_mistakes
 from perikarya.figures.plates import Plate, Press, ordered_models
 from perikarya.figures.scores import Parts, plot_confusion, plot_precision_recall, plot_reliability, plot_roc
-from perikarya.figures.style import SET_WORDS
 from perikarya.parallel import ForkedWork
 from perikarya.runs import RunFolder
+from perikarya.schema import SET_WORDS
 
 log = logging.getLogger(__name__)
 

@@ -20,13 +20,13 @@ from perikarya.figures.style import (
     FAINT,
     INK,
     PAGE_IN,
-    SET_WORDS,
     class_colours,
     light_grid,
     panels,
     shorten,
     styled,
 )
+from perikarya.schema import SET_WORDS
 
 _BLUE, _RED = "#0072B2", "#A50026"
 _FEW = 5  # cells of a bin: below, its point is drawn but no line goes through it

@@ -22,7 +22,7 @@ from perikarya.figures.plates import Plate, Press, ordered_models
 from perikarya.figures.ranking import plot_critical_difference, plot_pairwise
 from perikarya.figures.saliency import saliency_figures
 from perikarya.figures.saturation import plot_saturation
-from perikarya.figures.style import SET_WORDS
+from perikarya.schema import SET_WORDS
 
 
 def comparison_plates(

@@ -15,7 +15,6 @@ from perikarya.evaluate.metrics import OVERALL
 from perikarya.figures.style import (
     INK,
     PAGE_IN,
-    SET_WORDS,
     class_colours,
     legend_columns,
     light_grid,
@@ -24,6 +23,7 @@ from perikarya.figures.style import (
     shorten,
     styled,
 )
+from perikarya.schema import SET_WORDS
 
 _COMPARED = ("balanced_accuracy", "macro_f1", "macro_auc")
 _LOOKS = {

@@ -14,7 +14,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from perikarya.evaluate.folds import SPREAD
 from perikarya.evaluate.metrics import OVERALL, Floats
 from perikarya.evaluate.summary import spread_over
-from perikarya.figures.style import FAINT, INK, PAGE_IN, SET_WORDS, light_grid, panels, shorten, styled
+from perikarya.figures.style import FAINT, INK, PAGE_IN, light_grid, panels, shorten, styled
+from perikarya.schema import SET_WORDS
 
 MIN_FOR_BOX = 5  # points; quartiles of fewer would show more than there is
 _LOOKS = {"cv": ("white", "#6b7785", -0.19), "external": ("#0072B2", "#0072B2", 0.19)}  # face, edge, shift

@@ -19,7 +19,6 @@ from perikarya.figures.style import (
     FAINT,
     INK,
     PAGE_IN,
-    SET_WORDS,
     class_colours,
     class_line,
     light_grid,
@@ -27,6 +26,7 @@ from perikarya.figures.style import (
     shorten,
     styled,
 )
+from perikarya.schema import SET_WORDS
 
 _GRID = np.linspace(0, 1, 401)
 

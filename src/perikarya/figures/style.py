@@ -24,7 +24,6 @@ R = TypeVar("R")
 PAGE_IN = 7.2  # two columns of a journal page, 183 mm
 DPI = 300
 INK, FAINT, GRID = "#1f2933", "#6b7785", "#dfe4ea"
-SET_WORDS = {"cv": "cross-validation", "external": "external set"}
 
 _LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 _MARKERS = "osD^vPX<>ph*"

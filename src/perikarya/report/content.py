@@ -7,10 +7,10 @@ from typing import Any
 
 from perikarya.evaluate.metrics import OVERALL, PER_CLASS
 from perikarya.figures.plates import ordered_models
-from perikarya.figures.style import SET_WORDS
 from perikarya.report.damage_words import damage_headline
 from perikarya.report.evidence import standing
 from perikarya.report.words import MISSING, Cell, Table, capital, cell, count, interval, listed, number, over
+from perikarya.schema import SET_WORDS
 
 MAIN_SCORES = ("balanced_accuracy", "accuracy", "macro_f1", "macro_auc", "loss", "ece")
 _TILES = ("balanced_accuracy", "macro_f1", "macro_auc", "qwk", "ece")

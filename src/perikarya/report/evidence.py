@@ -12,7 +12,6 @@ from perikarya.evaluate.metrics import OVERALL
 from perikarya.evaluate.stats import UNIT_WORDS
 from perikarya.evaluate.summary import RANKED
 from perikarya.figures.plates import ordered_models
-from perikarya.figures.style import SET_WORDS
 from perikarya.report.words import (
     MISSING,
     Cell,
@@ -28,6 +27,7 @@ from perikarya.report.words import (
     percent,
     share,
 )
+from perikarya.schema import SET_WORDS
 
 _LABEL_COLUMNS = {
     "cell_id": "Cell", "label": "Label", "suggested": "Suggested", "self_confidence": "Probability of its label",

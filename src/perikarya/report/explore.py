@@ -20,8 +20,9 @@ from perikarya.data.store import OpenStudy
 from perikarya.evaluate.metrics import SMALLEST_PROB, Floats, Ints
 from perikarya.evaluate.outputs import ModelScores, Scored, average
 from perikarya.figures.galleries import outlined
-from perikarya.figures.style import SET_WORDS, class_colours, shorten
+from perikarya.figures.style import class_colours, shorten
 from perikarya.report.images import Embedded, embed_photos
+from perikarya.schema import SET_WORDS
 
 MAX_CELLS = 2000
 MAX_CLASSES = 16

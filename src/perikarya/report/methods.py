@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from perikarya.config import ExperimentConfig
-from perikarya.figures.style import SET_WORDS
 from perikarya.report.evidence_methods import describe_evidence
 from perikarya.report.markdown import escape
 from perikarya.report.references import cite, numbered
 from perikarya.report.training_words import describe_changes, describe_networks, describe_training, describe_views
 from perikarya.report.words import capital, count, listed
+from perikarya.schema import SET_WORDS
 
 _UNITS = {"subject": "animals", "image_id": "images", "cell": "cells"}
 

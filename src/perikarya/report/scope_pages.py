@@ -14,13 +14,12 @@ from perikarya.data.store import OpenStudy
 from perikarya.evaluate.metrics import OVERALL, Ints
 from perikarya.figures.galleries import mosaic, outlined, pick_examples
 from perikarya.figures.plates import ordered_models
-from perikarya.figures.style import SET_WORDS
 from perikarya.report import content
 from perikarya.report.damage_words import damage_of
 from perikarya.report.images import Shown, embed_photos
 from perikarya.report.words import MISSING, Cell, Table, cell, count, number
 from perikarya.runs import RunFolder, write_text
-from perikarya.schema import safe_name
+from perikarya.schema import SET_WORDS, safe_name
 
 FOLDER = "report"
 _SCOPES = (("region", "regions"), ("group", "groups"))
