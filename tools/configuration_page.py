@@ -25,6 +25,8 @@ SECTIONS = {
     "evaluate": config.EvaluateConfig,
     "quantify": config.QuantifyConfig,
     "launch": config.LaunchConfig,
+    "launch.slurm": config.SlurmConfig,
+    "launch.ray": config.RayConfig,
 }
 
 

@@ -22,8 +22,10 @@ from perikarya.settings import (
     LaunchConfig,
     ModelConfig,
     QuantifyConfig,
+    RayConfig,
     ResampleConfig,
     Settings,
+    SlurmConfig,
     TrainConfig,
 )
 
@@ -36,8 +38,10 @@ __all__ = [
     "LaunchConfig",
     "ModelConfig",
     "QuantifyConfig",
+    "RayConfig",
     "ResampleConfig",
     "Settings",
+    "SlurmConfig",
     "TrainConfig",
     "load_config",
 ]

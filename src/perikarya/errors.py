@@ -31,6 +31,10 @@ class TrainingError(PerikaryaError):
     """A training went wrong in a way that more epochs will not mend."""
 
 
+class InterruptedWorkError(PerikaryaError):
+    """Work was asked to stop and can go on later: its state is on disk. No fault of anybody."""
+
+
 class ImportRefusedError(DataError):
     """Some files of a source cannot become cells; all of them are listed at once.
 

@@ -189,12 +189,54 @@ class QuantifyConfig(Settings):
     seed: int = 0
 
 
+Line = Annotated[str, Field(pattern=r"^[^\r\n]*$")]  # goes into a script as one line
+Word = Annotated[str, Field(pattern=r"^[^\s]+$")]
+
+
+class SlurmConfig(Settings):
+    """What a job of a cluster asks for; None leaves it to the cluster."""
+
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    # of one job: days-hours:minutes:seconds, hours:minutes:seconds or minutes; a task goes on after it
+    time: Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")] = "4:00:00"
+    gpus: Annotated[int, Field(ge=0)] = 0  # of one job
+    cpus: Annotated[int, Field(ge=1)] = 4  # of one job
+    mem: Annotated[str, Field(pattern=r"^\d+[KMGT]?$")] = "8G"  # of one job
+    modules: tuple[Word, ...] = ()  # for 'module load'
+    setup: tuple[Line, ...] = ()  # lines of shell before the work, such as 'source /opt/venv/bin/activate'
+    options: tuple[Line, ...] = ()  # further lines behind '#SBATCH', such as '--exclude=node7'
+    # the interpreter on the nodes; None: the one that submits
+    python: Line | None = None
+    # words before the interpreter, such as 'apptainer exec --nv /images/perikarya.sif'
+    container: Line | None = None
+    signal_s: Annotated[int, Field(ge=10, le=3600)] = 60  # before the time limit: state is saved and the job requeued
+    tasks_per_job: Annotated[int, Field(ge=1)] = 1  # done one after another; more spare the scheduler and start-up
+    max_restarts: Annotated[int, Field(ge=0)] = 20  # of one job, whatever for, before it counts as failed
+
+
+class RayConfig(Settings):
+    """What a task asks of a Ray cluster."""
+
+    address: Word | None = None  # of a running cluster, 'auto' for the one of this machine; None: start one here
+    gpus: Annotated[float, Field(ge=0)] | None = None  # per task; None: one where the cluster has any
+    retries: Annotated[int, Field(ge=0)] = 2  # of a task whose worker or node died
+
+
 class LaunchConfig(Settings):
     """Where tasks run; outside the hash, for it must not change what is computed."""
 
-    engine: Literal["local"] = "local"
-    jobs: Annotated[int, Field(ge=1)] | None = None  # None: one per GPU, else 1
-    threads: Annotated[int, Field(ge=1)] | None = None  # per worker; None: cores / jobs
+    engine: Literal["local", "slurm", "ray"] = "local"
+    # at once; None: local one per GPU, else 1; Slurm and Ray as many as the cluster takes
+    jobs: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None  # per process; None: cores / jobs, on Slurm cpus of a job
+    # one training on so many GPUs (or processes) of one machine; each batch is shared out among them
+    processes_per_task: Annotated[int, Field(ge=1, le=64)] = 1
+    tracking: tuple[Literal["mlflow", "tensorboard"], ...] = ()
+    mlflow_uri: Line | None = None  # None: a folder beside the run
+    slurm: SlurmConfig = SlurmConfig()
+    ray: RayConfig = RayConfig()
 
 
 Channels = Literal["rgb+mask", "rgb", "mask", "masked-rgb"]

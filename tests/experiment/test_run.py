@@ -19,7 +19,7 @@ from perikarya.config import ExperimentConfig
 from perikarya.errors import ConfigError, DataError, RunError
 from perikarya.experiment.run import RunListener, run_experiment
 from perikarya.experiment.status import run_status
-from perikarya.launch.local import Event
+from perikarya.launch.jobs import Event
 from perikarya.runs import RunFolder, lock_run
 
 

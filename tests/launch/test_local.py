@@ -11,42 +11,21 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
+from tests.launch.rehearsal import ROOT, rehearsal_crew
 
-from perikarya.launch.local import MAX_DEATHS, Event, Job, run_jobs
-
-WORKER = """
-import argparse, os, signal, sys, time
-from pathlib import Path
-from perikarya.launch.worker import serve
-p = argparse.ArgumentParser(); p.add_argument("folder", type=Path); p.add_argument("--events-fd", type=int)
-a = p.parse_args()
-(a.folder / f"worker-{os.getpid()}").touch()
-def work(job, progress):
-    if job["do"] == "die-once" and not (a.folder / "died").exists():
-        (a.folder / "died").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    if job["do"] == "die":
-        os._exit(7)
-    if job["do"] == "raise":
-        raise ValueError("no good")
-    if job["do"] == "sleep":
-        time.sleep(60)
-    progress(1, 1)
-    with (a.folder / "order").open("a") as f:
-        f.write(job["id"] + "\\n")
-serve(work, events_fd=a.events_fd, log_of=lambda job: a.folder / "log" / job["id"])
-"""
+from perikarya.launch.jobs import Event, Job
+from perikarya.launch.local import MAX_DEATHS, run_jobs
 
 
-def command(folder: Path) -> list[str]:
-    script = folder / "worker.py"
-    script.write_text(WORKER)
-    return [sys.executable, str(script), str(folder)]
+@pytest.fixture(autouse=True)
+def _rehearsal_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 def run(folder: Path, jobs: list[Job], n_workers: int = 2) -> tuple[dict[str, str], list[Event]]:
     events: list[Event] = []
-    failed = run_jobs(jobs, command=command(folder), n_workers=n_workers, listener=events.append, threads=1)
+    failed = run_jobs(jobs, crew=rehearsal_crew(folder), n_workers=n_workers, listener=events.append, threads=1)
     return failed, events
 
 
@@ -97,8 +76,11 @@ def test_workers_stop_when_their_supervisor_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "supervise.py"
     script.write_text(
         textwrap.dedent(f"""
-        from perikarya.launch.local import Job, run_jobs
-        run_jobs([Job("s", {{"do": "sleep"}})], command={command(tmp_path)!r}, n_workers=1,
+        from perikarya.launch.jobs import Job
+        from perikarya.launch.local import run_jobs
+        from tests.launch.rehearsal import rehearsal_crew
+        from pathlib import Path
+        run_jobs([Job("s", {{"do": "work", "sleep_s": 60}})], crew=rehearsal_crew(Path({str(tmp_path)!r})), n_workers=1,
                  listener=lambda e: None, threads=1)
         """)
     )

@@ -19,7 +19,7 @@ from rich.progress import (
 
 from perikarya.cli.console import console
 from perikarya.experiment.run import RunListener
-from perikarya.launch.local import Event, Job
+from perikarya.launch.jobs import Event, Job
 
 
 class RunScreen(RunListener, AbstractContextManager["RunScreen"]):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,9 @@ from perikarya.evaluate.quantify.export import FILES as DAMAGE_FILES
 from perikarya.evaluate.quantify.export import write_damage
 from perikarya.experiment.plan import Plan, Sources, find_sources, load_run_config, make_plan, task_keys
 from perikarya.experiment.settle import resolve_config
-from perikarya.launch.local import Event, Job, run_jobs
+from perikarya.experiment.worker import training_crew
+from perikarya.launch.engines import run_live
+from perikarya.launch.jobs import Event, Job
 from perikarya.models.feature_cache import features_path
 from perikarya.parallel import n_cores
 from perikarya.runs import RunFolder, lock_run, logging_to, read_json
@@ -157,8 +158,7 @@ def _run(plan: Plan, jobs: list[Job], listener: RunListener, *, gpus: list[str],
     launch = plan.config.launch
     n_workers = launch.jobs or max(1, len(gpus))
     threads = launch.threads or max(1, n_cores() // n_workers)
-    command = [sys.executable, "-m", "perikarya.experiment.worker", str(plan.run.root)]
-    command += ["--study", str(plan.opened.root), "--threads", str(threads)]
+    crew = training_crew(plan.run, plan.opened.root, threads=threads)
 
     def tell(event: Event) -> None:
         if event.kind in ("failed", "died"):
@@ -167,8 +167,15 @@ def _run(plan: Plan, jobs: list[Job], listener: RunListener, *, gpus: list[str],
             log.info("%s %s", event.job_id, event.kind)
         listener.event(event)
 
-    return run_jobs(
-        jobs, command=command, n_workers=n_workers, listener=tell, threads=threads, keep_fds=[lock_fd], gpus=gpus
+    return run_live(
+        jobs,
+        crew=crew,
+        launch=launch,
+        listener=tell,
+        n_workers=n_workers,
+        threads=threads,
+        gpus=gpus,
+        keep_fds=[lock_fd],
     )
 
 

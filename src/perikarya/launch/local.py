@@ -13,39 +13,17 @@ import os
 import selectors
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from perikarya.errors import RunError
+from perikarya.launch.jobs import Crew, Event, Job, Listener
 
 log = logging.getLogger(__name__)
 
 MAX_DEATHS = 3  # of workers on one and the same job, before it counts as failed
 _STOP_WAIT_S = 5.0
-
-
-@dataclass(frozen=True)
-class Job:
-    """A piece of work: ``payload`` is what the worker gets, ``needs`` are the ids of jobs that must end well first."""
-
-    id: str
-    payload: dict[str, Any]
-    needs: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class Event:
-    """What became known of a job: it was started, came on, ended well, failed, or its worker died."""
-
-    kind: Literal["started", "progress", "done", "failed", "died"]
-    job_id: str
-    done: int = 0
-    total: int = 0
-    message: str = ""
-
-
-Listener = Callable[[Event], None]
 
 
 @dataclass
@@ -84,7 +62,7 @@ class _Board:
 def run_jobs(
     jobs: Iterable[Job],
     *,
-    command: Sequence[str],
+    crew: Crew,
     n_workers: int,
     listener: Listener,
     threads: int,
@@ -97,8 +75,8 @@ def run_jobs(
     ----------
     jobs
         In the order they should be taken.
-    command
-        Starts a worker; ``--events-fd N`` is appended. It reads jobs from its standard input.
+    crew
+        How a worker is started; ``--events-fd N`` is appended. It reads jobs from its standard input.
     n_workers
         Processes at once.
     listener
@@ -117,7 +95,7 @@ def run_jobs(
     env = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     # threads that wait must not spin: on a machine that does other work too, spinning costs many times the work itself
     env["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
-    supervisor = _Supervisor(command, listener, env=env, gpus=gpus, keep_fds=keep_fds, board=_Board(list(jobs)))
+    supervisor = _Supervisor(crew.command(), listener, env=env, gpus=gpus, keep_fds=keep_fds, board=_Board(list(jobs)))
     return supervisor.run(n_workers)
 
 

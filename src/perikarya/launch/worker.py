@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
@@ -10,24 +11,45 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from perikarya.errors import PerikaryaError
 from perikarya.runs import logging_to
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-Work = Callable[[dict[str, Any], Progress], None]
+Progress = Callable[[int, int], None]  # (done, total); may raise InterruptedWorkError, after which work ends
 _PROGRESS_EVERY_S = 0.2
 
 
-def serve(work: Work, *, events_fd: int, log_of: Callable[[dict[str, Any]], Path]) -> None:
-    """Do jobs until the input ends; ``work`` gets the payload and a function to call with (done, total).
+class Worker(Protocol):
+    """What does the jobs of one kind of work, in whatever process an engine starts for it."""
 
-    ``log_of`` names the file in which the log of a job, its traceback included, is kept.
+    def do(self, job: dict[str, Any], progress: Progress) -> None:
+        """Do one job whole, given its payload; what an earlier attempt left is continued."""
+
+    def is_done(self, job: dict[str, Any]) -> bool:
+        """Tell from files alone whether a job has ended well, here or on another machine."""
+
+    def log_of(self, job: dict[str, Any]) -> Path:
+        """Name the file in which the log of a job, its traceback included, is kept while it goes on."""
+
+
+OpenWorker = Callable[[Sequence[str]], Worker]
+
+
+def main(open_worker: OpenWorker) -> None:
+    """Be a worker process: of the local supervisor, or an element of a Slurm array."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--events-fd", type=int, help="of the local supervisor; jobs come on standard input")
+    own, words = parser.parse_known_args()
+    serve(open_worker(words), events_fd=own.events_fd)
+
+
+def serve(worker: Worker, *, events_fd: int) -> None:
+    """Do jobs from standard input until it ends, and tell of them.
 
     A job that raises is reported and the next is taken: the one place where any error is caught, for the
     traceback goes to the log and the sentence to the supervisor.
@@ -38,8 +60,8 @@ def serve(work: Work, *, events_fd: int, log_of: Callable[[dict[str, Any]], Path
     threading.Thread(target=_listen, args=(jobs, busy), daemon=True).start()
     while (job := jobs.get()) is not None:
         busy.set()
-        with logging_to(log_of(job)):
-            _do(work, job, events)
+        with logging_to(worker.log_of(job)):
+            _do(worker, job, events)
         busy.clear()
 
 
@@ -51,7 +73,7 @@ def _listen(jobs: queue.SimpleQueue[dict[str, Any] | None], busy: threading.Even
         os._exit(3)  # the supervisor is gone; finished parts are on disk, and nobody would take the rest
 
 
-def _do(work: Work, job: dict[str, Any], events: IO[str]) -> None:
+def _do(worker: Worker, job: dict[str, Any], events: IO[str]) -> None:
     job_id = job["id"]
     told = 0.0
 
@@ -62,7 +84,7 @@ def _do(work: Work, job: dict[str, Any], events: IO[str]) -> None:
             _tell(events, kind="progress", id=job_id, done=done, total=total)
 
     try:
-        work(job, progress)
+        worker.do(job, progress)
     except PerikaryaError as error:
         log.error("%s", error)
         _tell(events, kind="failed", id=job_id, message=str(error))
