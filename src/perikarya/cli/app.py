@@ -37,6 +37,22 @@ RegionsOption = Annotated[
 NucleusOption = Annotated[
     bool, typer.Option("--nucleus", help="Where a cell has two outlines, take that of its nucleus.")
 ]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(help="Where the work is done: local, slurm or ray. Default: what the configuration says, else local."),
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Processes or cluster jobs at once. Default: one, or one per GPU; a cluster: as it likes."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a setting: launch.slurm.mem=16G. May be repeated.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="With --engine slurm: print the scripts, submit and write nothing.")
+]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder, as given to 'train --out'.", show_default=False)]
 
 
@@ -167,22 +183,23 @@ def train(
     config: Annotated[Path, typer.Argument(help="An experiment, see examples/.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Run folder; an unfinished run goes on.", show_default=False)],
     study: Annotated[Path | None, typer.Option(help="Study folder, instead of the configuration's.")] = None,
-    engine: Annotated[str, typer.Option(help="Where tasks run: local.")] = "local",
-    jobs: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: one, or one per GPU.")] = None,
+    engine: EngineOption = None,
+    jobs: JobsOption = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads per worker. Default: cores / jobs.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: train.epochs=3. May be repeated.")
-    ] = None,
+    set_: SetOption = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train models x folds x seeds, then write results.json and the report. Finished tasks are kept."""
     from perikarya.cli.running import train_command
 
-    overrides = list(set_ or [])
-    overrides.append(f"launch.engine={engine}")
-    overrides += [f"launch.jobs={jobs}"] if jobs else []
-    overrides += [f"launch.threads={threads}"] if threads else []
+    overrides = [*(set_ or []), *_launch(engine, jobs, threads)]
     overrides += [f"study={_yaml_text(study)}"] if study else []
-    train_command(config, out, overrides=overrides)
+    train_command(config, out, overrides=overrides, dry_run=dry_run)
+
+
+def _launch(engine: str | None, jobs: int | None, threads: int | None) -> list[str]:
+    asked = {"engine": engine, "jobs": jobs, "threads": threads}
+    return [f"launch.{key}={value}" for key, value in asked.items() if value is not None]
 
 
 def _yaml_text(path: Path) -> str:
@@ -192,11 +209,14 @@ def _yaml_text(path: Path) -> str:
 
 
 @app.command()
-def status(run: RunArgument) -> None:
-    """Show how far a run is."""
+def status(
+    run: Annotated[Path, typer.Argument(help="A run folder, or the --out of a prediction.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="For other programs.")] = False,
+) -> None:
+    """Show how far a run or a prediction is, here or on a cluster."""
     from perikarya.cli.running import status_command
 
-    status_command(run)
+    status_command(run, as_json=as_json)
 
 
 @app.command()
@@ -313,6 +333,16 @@ def predict(
         int | None, typer.Option(min=1, help="Cells at once. Default: what suits the network.")
     ] = None,
     model_name: Annotated[str | None, typer.Option("--model", help="A model of the run, where MODEL is one.")] = None,
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="Divide the cells into so many parts, one Parquet file each.")
+    ] = None,
+    engine: EngineOption = None,
+    jobs: JobsOption = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with a section 'launch', for --engine slurm or ray.")
+    ] = None,
+    set_: SetOption = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Classify outlined cells of whole fields; write them back for QuPath, ImageJ and tables."""
     from perikarya.cli.predicting import predict_command
@@ -336,7 +366,24 @@ def predict(
         threads=threads,
         batch_size=batch_size,
         model_name=model_name,
+        shards=shards,
+        config=config,
+        overrides=[*(set_ or []), *_launch(engine, jobs, None)],
+        dry_run=dry_run,
     )
+
+
+@app.command()
+def track(
+    run: RunArgument,
+    to: Annotated[str, typer.Option("--to", help="mlflow or tensorboard.", show_default=False)],
+    uri: Annotated[str | None, typer.Option(help="Server, database or folder. Default: in the run folder.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until the run has ended.")] = False,
+) -> None:
+    """Show a run in MLflow or TensorBoard: settings, curves, figures. Again adds only what is new."""
+    from perikarya.cli.tracking import track_command
+
+    track_command(run, to=to, uri=uri, watch=watch)
 
 
 @app.command()
