@@ -20,7 +20,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from perikarya.evaluate.quantify.cells import SEVERITY, PredictedCells, fraction_measure
+from perikarya.evaluate.quantify.cells import SEVERITY, PredictedCells, fraction_measure, one_hot
 from perikarya.evaluate.quantify.correction import METHODS, Reference, make_correction
 from perikarya.evaluate.quantify.fractions import (
     Ends,
@@ -28,11 +28,10 @@ from perikarya.evaluate.quantify.fractions import (
     ends,
     group_means,
     measure_animals,
-    one_hot,
     row_intervals,
-    rows_of,
 )
 from perikarya.evaluate.quantify.severity import severity_of
+from perikarya.evaluate.quantify.tally import rows_of
 from perikarya.figures.style import INK, light_grid, panels, save_figure, styled
 from perikarya.runs import write_text
 from perikarya.schema import NO_LABEL

@@ -43,8 +43,8 @@ from perikarya.data.store import OpenStudy
 from perikarya.models.build import build_network
 from perikarya.models.zoo import NETWORKS
 from perikarya.schema import Study
-from perikarya.train.engine import FineTuning, Session
 from perikarya.train.rows import FoldRows
+from perikarya.train.session import FineTuning, Session
 
 BATCH = 32
 WINDOW_PX = 80

@@ -62,7 +62,8 @@ def make_fake_run(
         }
     )
     run = RunFolder(root / "run")
-    write_text(run.config, config.dump())
+    hashes = f"# configuration {config.content_hash()}, data {opened.data_hash}; made definite by nobody\n"
+    write_text(run.config, hashes + config.dump())
     write_json(run.check, [])
     development = opened.cells[opened.cells["set"] == "development"]
     names = sorted(development["subject" if subjects_known else "image_id"].unique())

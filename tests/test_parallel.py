@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from perikarya.errors import DataError
@@ -52,3 +56,32 @@ def test_nothing_to_do_gives_nothing() -> None:
 
 def test_one_worker_does_it_all_in_this_process() -> None:
     assert set(map_forked(lambda _: os.getpid(), range(3), n_workers=1)) == {os.getpid()}
+
+
+def test_workers_end_when_whoever_forked_them_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, time\n"
+        "from pathlib import Path\n"
+        "from perikarya.parallel import map_forked\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "def work(x):\n"
+        "    (folder / f'pid-{os.getpid()}').touch()\n"
+        "    time.sleep(120)\n"
+        "map_forked(work, range(2), n_workers=2)\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)])
+    try:
+        _wait_for(lambda: len(list(tmp_path.glob("pid-*"))) == 2)
+    finally:
+        parent.kill()
+        parent.wait()
+    pids = [int(path.name.removeprefix("pid-")) for path in tmp_path.glob("pid-*")]
+    _wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)

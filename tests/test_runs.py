@@ -10,7 +10,7 @@ import pytest
 
 from perikarya.errors import RunError
 from perikarya.registry import Registry
-from perikarya.runs import lock_run, read_json, replacing, write_json
+from perikarya.runs import RunFolder, TaskKey, lock_run, read_json, replacing, write_json, write_text
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -35,6 +35,26 @@ def test_a_missing_or_damaged_json_is_a_sentence(tmp_path: Path, content: str | 
         path.write_text(content, encoding="latin-1")
     with pytest.raises(RunError, match=r"r\.json"):
         read_json(path, what="the result")
+
+
+def test_what_killed_processes_left_of_finished_tasks_is_cleared_and_unfinished_ones_are_not_touched(
+    tmp_path: Path,
+) -> None:
+    run = RunFolder(tmp_path)
+    done, open_one, other = TaskKey("a", 0, 0), TaskKey("b", 0, 0), TaskKey("b", 0, 1)
+    left = ("state.pt", "task.log", ".x.k1ll3d.part")
+    for key in (done, open_one, other):
+        for name in left:
+            write_text(run.task(key) / name, "left")
+    for key in (done, other):
+        write_json(run.task(key) / "result.json", {})
+    for model in ("a", "b"):
+        write_text(run.features_log(model), "left")
+    run.clear_finished([done, open_one, other])
+    assert [p.name for p in run.task(done).iterdir()] == ["result.json"]
+    assert [p.name for p in run.task(other).iterdir()] == ["result.json"]
+    assert {p.name for p in run.task(open_one).iterdir()} == set(left)
+    assert [p.name for p in tmp_path.glob("embed-*.log")] == ["embed-b.log"], "b is not done; its log may tell why"
 
 
 def test_the_lock_of_a_process_that_died_is_free(tmp_path: Path) -> None:

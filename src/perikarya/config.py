@@ -43,6 +43,7 @@ __all__ = [
     "Settings",
     "SlurmConfig",
     "TrainConfig",
+    "apply_override",
     "load_config",
 ]
 
@@ -142,7 +143,7 @@ def load_config(path: Path, *, overrides: Sequence[str] = ()) -> ExperimentConfi
     except DataError as error:
         raise ConfigError(str(error)) from None
     for item in overrides:
-        _apply_override(content, item)
+        apply_override(content, item)
     try:
         return ExperimentConfig.model_validate(content)
     except ValidationError as error:
@@ -152,7 +153,8 @@ def load_config(path: Path, *, overrides: Sequence[str] = ()) -> ExperimentConfi
         ) from None
 
 
-def _apply_override(content: dict[str, Any], item: str) -> None:
+def apply_override(content: dict[str, Any], item: str) -> None:
+    """Set one value of a configuration by ``key=value``; raise ``ConfigError`` where that cannot be done."""
     key, sep, text = item.partition("=")
     if not sep or not key.strip():
         raise ConfigError(f"--set takes key=value, such as train.epochs=3; got '{item}'.")

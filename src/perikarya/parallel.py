@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 PATIENCE_S = 300.0  # without any result, after which workers are taken to hang
 
 
@@ -87,7 +90,9 @@ class ForkedWork(Generic[Item, Result]):
         context = multiprocessing.get_context("fork")
         for _ in range(n_workers):
             ours, theirs = context.Pipe()
-            worker = context.Process(target=_serve, args=(theirs, self._function, self._items), daemon=True)
+            worker = context.Process(
+                target=_serve, args=(theirs, self._function, self._items, os.getpid()), daemon=True
+            )
             worker.start()
             theirs.close()
             self._workers[ours] = worker
@@ -120,8 +125,9 @@ class ForkedWork(Generic[Item, Result]):
         return True
 
 
-def _serve(connection: Connection, function: Callable[[Item], Result], items: Sequence[Item]) -> None:
+def _serve(connection: Connection, function: Callable[[Item], Result], items: Sequence[Item], parent: int) -> None:
     """Work off the items whose numbers come in, until killed; with one thread, for there is a worker per core."""
+    _end_with(parent)
     with threadpool_limits(1):
         while True:
             i = connection.recv()
@@ -131,3 +137,10 @@ def _serve(connection: Connection, function: Callable[[Item], Result], items: Se
                 connection.send((i, None, error))
             else:
                 connection.send((i, result, None))
+
+
+def _end_with(parent: int) -> None:
+    """Let the kernel end this process with the thread that forked it: it would wait, and hold locks, for ever."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has died in between
+        os._exit(1)

@@ -16,17 +16,20 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 from perikarya.errors import DataError, RunError
 
 log = logging.getLogger(__name__)
+
+RESULT_FILE = "result.json"  # of a task, written last: where it is, the task is done
+# beside it while the task goes on: training state, how far it is, who works on it, what was said
+TASK_TEMPORARIES = ("state.pt", "progress.json", "claim.json", "task.log")
 
 _LOCK_PATIENCE_S = 3.0  # workers of a killed process need a moment to notice and to let go of its lock
 
@@ -51,6 +54,13 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed in ``replacing`` a file of this folder."""
+    for part in folder.glob(".*.part"):
+        if part.is_file():
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -197,9 +207,37 @@ class RunFolder:
         """Return the folder of one task."""
         return self.root / "tasks" / key.model / f"seed{key.seed}" / f"fold{key.fold}"
 
+    def task_log(self, key: TaskKey) -> Path:
+        """Return where the log of a task is kept while it goes on, and after it failed."""
+        return self.task(key) / "task.log"
+
+    def features_log(self, model: str) -> Path:
+        """Return where the log of a model's features is kept while they are computed, and after that failed."""
+        return self.root / f"embed-{model}.log"
+
     def task_is_done(self, key: TaskKey) -> bool:
         """Tell whether a task has ended well: its result is written last and whole."""
-        return (self.task(key) / "result.json").is_file()
+        return (self.task(key) / RESULT_FILE).is_file()
+
+    def clear_task(self, key: TaskKey) -> None:
+        """Remove what only serves an unfinished task: state, log, progress, claim, half-written files."""
+        for name in TASK_TEMPORARIES:
+            (self.task(key) / name).unlink(missing_ok=True)
+        remove_parts(self.task(key))
+
+    def clear_finished(self, keys: Iterable[TaskKey]) -> None:
+        """Remove what processes that were killed just after their last file left of tasks and features.
+
+        Call it where no worker is on these tasks. A log of features goes where all tasks of its model are done.
+        """
+        all_done: dict[str, bool] = {}
+        for key in keys:
+            done = self.task_is_done(key)
+            all_done[key.model] = done and all_done.get(key.model, True)
+            if done:
+                self.clear_task(key)
+        for model in (name for name, done in all_done.items() if done):
+            self.features_log(model).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -267,6 +305,8 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide the numbers."""
+    from importlib import metadata  # 20 ms, in every process of an array
+
     found = {"python": platform.python_version()}
     for name in _TRACKED_PACKAGES:
         try:

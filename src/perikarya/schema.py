@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,6 +23,7 @@ from perikarya.runs import replacing, write_text
 SCHEMA_VERSION = 1
 MAX_YAML_BYTES = 4 * 2**20
 NO_LABEL = -1  # the code of a cell without a label
+VIEW_PREFIX = "tta_"  # of the columns that hold means over several views of a cell
 
 DEVELOPMENT = "development"
 EXTERNAL = "external"
@@ -140,15 +143,27 @@ def write_table(path: Path, frame: pd.DataFrame, **extra: str) -> None:
 
 def read_table(path: Path, *, what: str) -> tuple[pd.DataFrame, dict[str, str]]:
     """Read a Parquet table and its metadata; raise ``DataError`` when it is missing, damaged or of another version."""
-    try:
+    with _parquet_sentences(path, what=what):
         table = pq.read_table(path)
+    meta = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    check_version(meta.get("perikarya_schema"), path)
+    return table.to_pandas(), meta
+
+
+def table_columns(path: Path, *, what: str) -> list[str]:
+    """Return the names of a Parquet table's columns, reading no rows; raise ``DataError`` when it cannot be read."""
+    with _parquet_sentences(path, what=what):
+        return list(pq.read_schema(path).names)
+
+
+@contextmanager
+def _parquet_sentences(path: Path, *, what: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; it should hold {what}.") from None
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} should hold {what} but cannot be read: {str(error).splitlines()[0]}") from None
-    meta = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-    check_version(meta.get("perikarya_schema"), path)
-    return table.to_pandas(), meta
 
 
 def as_cells(frame: pd.DataFrame, *, where: Path | str = "the cells table") -> pd.DataFrame:
@@ -186,12 +201,18 @@ def label_codes(labels: pd.Series, class_names: tuple[str, ...]) -> NDArray[np.i
     return codes
 
 
+def view_columns(class_names: tuple[str, ...]) -> list[str]:
+    """Name the columns of a table of predictions that hold means over views, one per class."""
+    return [f"{VIEW_PREFIX}{name}" for name in class_names]
+
+
 @dataclass(frozen=True)
 class Predictions:
     """What one trained network says of some cells.
 
     ``prob_nk`` has shape (n_cells, n_classes), rows sum to 1, columns in the order of ``class_names``;
-    ``label_n`` has shape (n_cells,) with codes, ``NO_LABEL`` where unknown.
+    ``label_n`` has shape (n_cells,) with codes, ``NO_LABEL`` where unknown. ``tta_nk``, of the shape of ``prob_nk``,
+    holds the means over several views of each cell where the training asked for test-time augmentation.
     """
 
     cell_id: NDArray[np.str_]
@@ -202,6 +223,7 @@ class Predictions:
     fold: int
     seed: int
     set: str
+    tta_nk: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         n, k = self.prob_nk.shape
@@ -211,15 +233,28 @@ class Predictions:
             )
         if len(set(self.cell_id.tolist())) != n:
             raise DataError(f"Predictions of {self.model} name a cell twice.")
-        if not np.allclose(self.prob_nk.sum(axis=1), 1.0, atol=1e-4) or (self.prob_nk < 0).any():
-            raise DataError(f"Predictions of {self.model}: the probabilities of a cell do not sum to 1.")
+        for found_nk in (self.prob_nk,) if self.tta_nk is None else (self.prob_nk, self.tta_nk):
+            if found_nk.shape != (n, k):
+                raise DataError(f"Predictions of {self.model}: {n} x {k} probabilities, but {found_nk.shape} of views.")
+            if not np.allclose(found_nk.sum(axis=1), 1.0, atol=1e-4) or (found_nk < 0).any():
+                raise DataError(f"Predictions of {self.model}: the probabilities of a cell do not sum to 1.")
+
+    def over_views(self) -> Self | None:
+        """Return the same cells as seen by test-time augmentation; None where it was not used."""
+        return None if self.tta_nk is None else replace(self, prob_nk=self.tta_nk, tta_nk=None)
 
     def save(self, path: Path) -> None:
-        """Write a Parquet table with one row per cell and one ``prob_<class>`` column per class."""
+        """Write a Parquet table with one row per cell and one ``prob_<class>`` column per class.
+
+        Means over views follow, where there are any, as ``tta_<class>``.
+        """
         names = np.asarray([*self.class_names, None], dtype=object)
         frame = pd.DataFrame({"cell_id": self.cell_id, "label": names[self.label_n]})
         for k, name in enumerate(self.class_names):
             frame[f"prob_{name}"] = self.prob_nk[:, k]
+        if self.tta_nk is not None:
+            for k, column in enumerate(view_columns(self.class_names)):
+                frame[column] = self.tta_nk[:, k]
         frame = frame.assign(model=self.model, fold=self.fold, seed=self.seed, set=self.set)
         write_table(path, frame)
 
@@ -227,8 +262,10 @@ class Predictions:
     def load(cls, path: Path, class_names: tuple[str, ...]) -> Predictions:
         """Read what ``save`` wrote; raise ``DataError`` when it does not fit the classes."""
         frame, _ = read_table(path, what="predictions")
-        columns = [f"prob_{name}" for name in class_names]
-        missing = [c for c in [*columns, "cell_id", "label", "model", "fold", "seed", "set"] if c not in frame]
+        columns, views = [f"prob_{name}" for name in class_names], view_columns(class_names)
+        has_views = any(c in frame for c in views)
+        needed = [*columns, *(views if has_views else ()), "cell_id", "label", "model", "fold", "seed", "set"]
+        missing = [c for c in needed if c not in frame]
         if missing or frame.empty:
             raise DataError(f"{path} lacks {', '.join(missing) or 'rows'}; it is not a table of predictions.")
         first = frame.iloc[0]
@@ -241,4 +278,5 @@ class Predictions:
             fold=int(first["fold"]),
             seed=int(first["seed"]),
             set=str(first["set"]),
+            tta_nk=frame[views].to_numpy(dtype=np.float32) if has_views else None,
         )

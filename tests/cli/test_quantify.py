@@ -117,6 +117,56 @@ def test_a_run_that_tested_no_development_cell_is_a_reference_by_its_external_on
     assert block["correction"]["reference"]["n_cells"] == 200
 
 
+@pytest.fixture
+def prediction(table: Path, tmp_path: Path) -> Path:
+    """The folder of a prediction in three shards, of cells nobody has labelled."""
+    frame = pd.read_csv(table).drop(columns=["label", "model", "seed", "fold"], errors="ignore")
+    (tmp_path / "predicted" / "parts").mkdir(parents=True)
+    for i in range(3):
+        path = tmp_path / "predicted" / "parts" / f"part-0000{i}-of-00003.parquet"
+        frame.iloc[i::3].to_parquet(path, index=False)
+    write_text(tmp_path / "predicted" / "shards.json", json.dumps({"shards": [{}, {}, {}]}))
+    return tmp_path / "predicted"
+
+
+def test_a_prediction_in_shards_is_corrected_by_the_run_of_its_model_as_one_table_is(
+    fake: FakeRun, prediction: Path, tmp_path: Path
+) -> None:
+    quantify_command(prediction, reference=fake.run.root, model="alpha")
+    by_parts = json.loads((prediction / "cells_damage" / "damage.json").read_text())
+    whole = pd.concat([pd.read_parquet(path) for path in sorted((prediction / "parts").iterdir())])
+    whole.to_parquet(tmp_path / "whole.parquet", index=False)
+    quantify_command(tmp_path / "whole.parquet", reference=fake.run.root, model="alpha")
+    by_table = json.loads((tmp_path / "whole_damage" / "damage.json").read_text())
+    del by_parts["provenance"], by_table["provenance"]
+    assert by_parts == by_table
+    assert by_parts["correction"]["reference"]["n_cells"] == 600
+    assert all(a["labelled"] is None for a in by_parts["animals"])
+
+
+def test_animals_of_a_prediction_in_shards_are_looked_up_in_a_study(
+    fake: FakeRun, prediction: Path, tmp_path: Path
+) -> None:
+    for path in (prediction / "parts").iterdir():
+        pd.read_parquet(path).drop(columns=["subject", "region", "group", "image_id"]).to_parquet(path, index=False)
+    with pytest.raises(DataError, match="lacks subject"):
+        quantify_command(prediction, correction="none", out=tmp_path)
+    quantify_command(prediction, study=fake.opened.root, correction="none", out=tmp_path)
+    block = json.loads((tmp_path / "damage.json").read_text())
+    assert len(block["animals"]) == 12 * 4
+
+
+def test_a_prediction_that_is_not_finished_is_refused_with_what_to_type(prediction: Path) -> None:
+    next((prediction / "parts").glob("part-00001-*")).unlink()
+    with pytest.raises(DataError, match=r"2 of 3 parts are there[\s\S]*predict … --out .*predicted --shards 3"):
+        quantify_command(prediction, correction="none")
+
+
+def test_a_folder_that_holds_nothing_to_count_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds neither a run"):
+        quantify_command(tmp_path)
+
+
 def test_options_that_do_not_belong_are_refused(fake: FakeRun, table: Path) -> None:
     with pytest.raises(ConfigError, match="--model is for run folders"):
         quantify_command(table, model="alpha")

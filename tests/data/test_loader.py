@@ -15,7 +15,7 @@ import pytest
 
 from perikarya.config import AugmentConfig
 from perikarya.data.augment import Augmenter, resize_batch
-from perikarya.data.loader import iterate_batches
+from perikarya.data.loader import iterate_batches, share_of
 from perikarya.data.store import OpenStudy
 from perikarya.schema import Study
 
@@ -131,8 +131,49 @@ def test_a_batch_that_cannot_be_made_raises_where_it_is_used_and_threads_end(ope
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"batch_size": 0}, {"workers": 0}, {"prefetch": -1}, {"augmenter": Augmenter(AugmentConfig(), out_px=9)}]
+    "wrong",
+    [
+        {"batch_size": 0},
+        {"workers": 0},
+        {"prefetch": -1},
+        {"first": -1},
+        {"augmenter": Augmenter(AugmentConfig(), out_px=9)},
+    ],
 )
 def test_senseless_settings_are_refused_at_the_call(opened: OpenStudy, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         iterate_batches(opened, np.arange(N), **{"batch_size": 2, "out_px": 8, **wrong})
+
+
+@pytest.mark.parametrize("first", [0, 1, 3, 4, 5, 9])
+def test_an_epoch_can_begin_at_any_batch(opened: OpenStudy, first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = training(opened, np.arange(N))
+    made = []
+    monkeypatch.setattr(OpenStudy, "read_crops", lambda self, rows: made.append(rows) or self.crops[rows])
+    rest = training(opened, np.arange(N), first=first)
+    assert len(made) == len(rest) == max(0, 5 - first), "none of the batches before it is made"
+    for (x, r), (x0, r0) in zip(rest, whole[first:], strict=True):
+        np.testing.assert_array_equal(x, x0)
+        np.testing.assert_array_equal(r, r0)
+
+
+@pytest.mark.parametrize("n_shares", [1, 2, 3])
+def test_shares_of_a_batch_join_into_it(opened: OpenStudy, n_shares: int) -> None:
+    whole = training(opened, np.array([4] * 12 + list(range(11))))
+    shares = [training(opened, np.array([4] * 12 + list(range(11))), share=(k, n_shares)) for k in range(n_shares)]
+    for i, (x, rows) in enumerate(whole):
+        np.testing.assert_array_equal(np.concatenate([share[i][0] for share in shares]), x)
+        np.testing.assert_array_equal(np.concatenate([share[i][1] for share in shares]), rows)
+
+
+@pytest.mark.parametrize("n_cells", [0, 1, 5, 16])
+@pytest.mark.parametrize("n_shares", [1, 2, 3, 7])
+def test_shares_differ_by_one_cell_at_most_and_leave_none_out(n_cells: int, n_shares: int) -> None:
+    shares = [list(range(n_cells))[share_of(n_cells, k, n_shares)] for k in range(n_shares)]
+    assert [cell for share in shares for cell in share] == list(range(n_cells))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_there_is_no_share_beyond_the_last() -> None:
+    with pytest.raises(ValueError, match="no share 2 of 2"):
+        share_of(10, 2, 2)

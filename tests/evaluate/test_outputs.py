@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,13 +16,15 @@ from perikarya.evaluate.outputs import (
     Scored,
     TaskOutput,
     average,
+    has_views,
     load_history,
     load_outputs,
     load_result,
     model_scores,
     pool,
 )
-from perikarya.runs import TaskKey
+from perikarya.runs import RunFolder, TaskKey
+from perikarya.schema import Predictions, read_table, write_table
 
 A = Scored(np.array([4, 2]), np.array([0, 1]), np.array([[0.9, 0.1], [0.4, 0.6]]))
 B = Scored(np.array([2, 4]), np.array([1, 0]), np.array([[0.2, 0.8], [0.7, 0.3]]))
@@ -127,6 +133,65 @@ def test_models_tested_on_different_cells_have_no_cross_validated_ensemble() -> 
 def test_half_a_run_with_views_has_no_entry_for_them() -> None:
     outputs = [output("lite0", 0, 0, tta=True), output("lite0", 0, 1)]
     assert [m.name for m in model_scores(outputs)] == ["lite0", "lite0 (ensemble)"]
+
+
+def split_views(fake: FakeRun, which: str, *, order: slice = slice(None)) -> Path:
+    """Bring views into a task, in a file of their own as runs of before had them; return its path."""
+    path = fake.run.task(fake.tasks[0]) / f"{which}.parquet"
+    one = Predictions.load(path, fake.opened.study.class_names)
+    several = replace(one, cell_id=one.cell_id[order], label_n=one.label_n[order], prob_nk=one.prob_nk[order][:, ::-1])
+    several.save(path.with_name(f"{which}_tta.parquet"))
+    return path.with_name(f"{which}_tta.parquet")
+
+
+@pytest.fixture
+def own_fake(fake: FakeRun, tmp_path: Path) -> FakeRun:
+    """Copy the run, to be changed."""
+    shutil.copytree(fake.run.root, tmp_path / "run")
+    return replace(fake, run=RunFolder(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_views_in_files_of_their_own_are_read_as_those_in_columns(own_fake: FakeRun, order: slice) -> None:
+    key, names = own_fake.tasks[0], own_fake.opened.study.class_names
+    assert not has_views(own_fake.run, key)
+    paths = [split_views(own_fake, which, order=order) for which in ("predictions", "external")]
+    assert has_views(own_fake.run, key)
+    (old,) = load_outputs(own_fake.run, [key], own_fake.opened.cells, names)
+    for path in paths:
+        path.unlink()
+        beside = path.with_name(path.name.replace("_tta", ""))
+        one = Predictions.load(beside, names)
+        replace(one, tta_nk=one.prob_nk[:, ::-1]).save(beside)
+    assert has_views(own_fake.run, key)
+    (new,) = load_outputs(own_fake.run, [key], own_fake.opened.cells, names)
+    for a, b, plain in ((old.test_tta, new.test_tta, new.test), (old.external_tta, new.external_tta, new.external)):
+        assert a is not None
+        assert b is not None
+        np.testing.assert_array_equal(a.prob_nk, b.prob_nk)
+        np.testing.assert_array_equal(b.prob_nk, plain.prob_nk[:, ::-1])
+        np.testing.assert_array_equal(a.row_n, b.row_n)
+
+
+def test_views_of_other_cells_are_refused(own_fake: FakeRun) -> None:
+    split_views(own_fake, "external", order=slice(1, None))
+    with pytest.raises(DataError, match=r"external_tta\.parquet names other cells than external\.parquet"):
+        load_outputs(own_fake.run, own_fake.tasks[:1], own_fake.opened.cells, own_fake.opened.study.class_names)
+
+
+def test_half_a_set_of_columns_of_views_is_refused(own_fake: FakeRun) -> None:
+    path = own_fake.run.task(own_fake.tasks[0]) / "external.parquet"
+    frame, _ = read_table(path, what="predictions")
+    write_table(path, frame.assign(tta_normal=1.0))
+    with pytest.raises(DataError, match="lacks tta_intermediate, tta_pyknotic"):
+        load_outputs(own_fake.run, own_fake.tasks[:1], own_fake.opened.cells, own_fake.opened.study.class_names)
+
+
+@pytest.mark.parametrize(("change", "words"), [(2.0, "do not sum to 1"), (None, "of views")])
+def test_views_that_are_no_probabilities_are_refused(fake: FakeRun, change: float | None, words: str) -> None:
+    one = Predictions.load(fake.run.task(fake.tasks[0]) / "external.parquet", fake.opened.study.class_names)
+    with pytest.raises(DataError, match=words):
+        replace(one, tta_nk=one.prob_nk[:-1] if change is None else one.prob_nk * np.float32(change))
 
 
 def test_validation_cells_come_back_with_the_task(fake: FakeRun) -> None:

@@ -44,7 +44,6 @@ def fingerprint(run: Path) -> dict[str, str]:
     names = (
         "predictions.parquet",
         "validation.parquet",
-        "external_tta.parquet",
         "external.parquet",
         "history.csv",
         "model.safetensors",
@@ -70,10 +69,11 @@ def undisturbed(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_writes_the_files_of_the_architecture(undisturbed: Path) -> None:
     task = undisturbed / "tasks" / "cnn" / "seed0" / "fold2"
     names = {p.name for p in task.iterdir()}
-    wanted = {"result.json", "predictions.parquet", "external.parquet", "history.csv", "model.safetensors", "task.log"}
-    wanted |= {"validation.parquet", "predictions_tta.parquet", "external_tta.parquet"}
-    assert names == wanted
-    assert not list(undisturbed.glob("tasks/lite/*/*/*_tta.parquet")), "a head sees one view"
+    wanted = {"result.json", "predictions.parquet", "external.parquet", "history.csv", "model.safetensors"}
+    assert names == wanted | {"validation.parquet"}
+    assert not list(undisturbed.rglob("*.part"))
+    assert not list(undisturbed.glob("embed-*.log")), "logs stay where something went wrong"
+    assert json.loads((task / "result.json").read_text())["log"][-1].count("epoch 2") == 2
     results = json.loads((undisturbed / "results.json").read_text())
     assert results["schema_version"] == 1
     assert {"cnn", "cnn (TTA, ensemble)", "lite", "all models (ensemble)"} <= set(results["models"])
@@ -98,14 +98,14 @@ def test_each_cell_is_tested_once_and_never_trained_on_by_its_tester(undisturbed
     assert sorted(seen) == sorted(cells.index[cells["set"] == "development"])
 
 
-def test_views_of_a_cell_are_averaged_in_a_file_of_their_own(undisturbed: Path) -> None:
+def test_views_of_a_cell_are_averaged_in_columns_of_their_own(undisturbed: Path) -> None:
     import pandas as pd
 
-    folder = undisturbed / "tasks/cnn/seed0/fold0"
-    one, several = (pd.read_parquet(folder / f"external{s}.parquet").set_index("cell_id") for s in ("", "_tta"))
-    assert set(one.index) == set(several.index)
-    prob = [c for c in one if c.startswith("prob_")]
-    assert (one[prob] - several.loc[one.index, prob]).abs().to_numpy().max() > 1e-4
+    table = pd.read_parquet(undisturbed / "tasks/cnn/seed0/fold0/external.parquet")
+    names = [c.removeprefix("prob_") for c in table if c.startswith("prob_")]
+    one, several = (table[[f"{prefix}_{n}" for n in names]].to_numpy() for prefix in ("prob", "tta"))
+    assert abs(one - several).max() > 1e-4
+    assert not [c for c in pd.read_parquet(undisturbed / "tasks/lite/seed0/fold0/external.parquet") if "tta" in c]
 
 
 def test_a_learning_curve_trains_every_model_on_nested_sets_of_animals(study: Path, tmp_path: Path) -> None:
@@ -154,6 +154,9 @@ def test_a_killed_worker_changes_nothing_in_the_end(undisturbed: Path, study: Pa
     assert assassin.kills == 2
     assert outcome.failed == {}
     assert fingerprint(tmp_path / "run") == fingerprint(undisturbed)
+    assert {p.name for p in (tmp_path / "run/tasks").rglob("*") if p.is_file()} == {
+        p.name for p in (undisturbed / "tasks").rglob("*") if p.is_file()
+    }
 
 
 def test_a_killed_supervisor_leaves_a_run_that_the_same_command_finishes(

@@ -112,13 +112,11 @@ def test_networks_of_a_run_say_what_the_run_itself_predicted(opened: OpenStudy, 
     evaluate_again(run)
     model = model_of_run(run)
     names = opened.study.class_names
-    for options, file in (
-        (PredictOptions(calibrated=False), "external.parquet"),
-        (PredictOptions(calibrated=False, tta=True), "external_tta.parquet"),
-    ):
-        predict_study(opened.root, model, tmp_path / file, options)
-        ours = Predictions.load(tmp_path / file / "predictions.parquet", names)
-        theirs = Predictions.load(run.task(model.keys[0]) / file, names)
+    of_run = Predictions.load(run.task(model.keys[0]) / "external.parquet", names)
+    for tta, theirs in ((False, of_run), (True, of_run.over_views())):
+        assert theirs is not None
+        predict_study(opened.root, model, tmp_path / f"tta {tta}", PredictOptions(calibrated=False, tta=tta))
+        ours = Predictions.load(tmp_path / f"tta {tta}" / "predictions.parquet", names)
         place = {cell_id: i for i, cell_id in enumerate(ours.cell_id.tolist())}
         rows = [place[cell_id] for cell_id in theirs.cell_id.tolist()]
         np.testing.assert_allclose(ours.prob_nk[rows], theirs.prob_nk, atol=1e-4)

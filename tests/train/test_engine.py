@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.tiny import make_study
+from tests.train.jobs import CPU, changed, make_job, network
 from tests.train.nets import vit
 
-from perikarya.config import AugmentConfig, ResampleConfig, TrainConfig
+from perikarya.config import AugmentConfig, ResampleConfig
 from perikarya.data.store import OpenStudy
 from perikarya.errors import ConfigError, TrainingError
 from perikarya.models.build import CellNetwork, build_network
-from perikarya.train.engine import FineTuning, Session, finetune, predict_rows
-from perikarya.train.rows import Fitted, FoldRows, class_weights, loss_and_accuracy
-
-CPU = torch.device("cpu")
+from perikarya.train.engine import finetune
+from perikarya.train.inference import predict_rows
+from perikarya.train.rows import Fitted, class_weights, loss_and_accuracy
+from perikarya.train.session import FineTuning, Session
 
 
 class StoppedError(Exception):
@@ -28,26 +28,7 @@ class StoppedError(Exception):
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> FineTuning:
-    torch.set_num_threads(1)
-    opened = make_study(tmp_path_factory.mktemp("engine") / "study")
-    animal = opened.cells["subject"].str.removeprefix("animal").astype(int).to_numpy()
-    part = lambda low, high: np.flatnonzero((animal >= low) & (animal < high))  # noqa: E731
-    rows = FoldRows(train=part(0, 5), stop=part(5, 8), test=part(8, 12), external=part(8, 12))
-    train = TrainConfig(epochs=5, batch_size=16, lr=3e-3, tta_views=1)
-    return FineTuning(opened, rows, train, AugmentConfig(), 32, 0, "fingerprint", CPU)
-
-
-def network(job: FineTuning) -> CellNetwork:
-    if job.strategy == "lora":
-        return vit(seed=job.seed)
-    torch.manual_seed(job.seed)
-    return build_network("custom_cnn", n_classes=3)
-
-
-def changed(job: FineTuning, **settings: object) -> FineTuning:
-    """The job with other settings of training; those of the job itself are recognised by their names."""
-    own = {key: settings.pop(key) for key in list(settings) if hasattr(job, key)}
-    return replace(job, train=job.train.model_copy(update=settings), **own)
+    return make_job(tmp_path_factory.mktemp("engine") / "study")
 
 
 def fit(job: FineTuning, folder: Path, *, net: CellNetwork | None = None) -> Fitted:
@@ -300,7 +281,7 @@ def test_blended_batches_are_trained_on_as_they_come(
         calls.append((asked["epoch"], asked["step"]))
         return x, np.tile(np.array([0.1, 0.2, 0.7], np.float32), (len(x), 1))
 
-    monkeypatch.setattr("perikarya.train.engine.mix_batch", everything_is_small)
+    monkeypatch.setattr("perikarya.train.session.mix_batch", everything_is_small)
     asked = changed(job, epochs=4, lr=1e-2, augment=AugmentConfig(mixup=0.4))
     fitted = fit(asked, tmp_path)
     n_steps = len(job.rows.train) // asked.train.batch_size

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from perikarya.config import HeadConfig
-from perikarya.errors import TrainingError
+from perikarya.errors import InterruptedWorkError, TrainingError
 from perikarya.train.head import fit_head, predict_head
 
 NAMES = ("a", "b", "c")
@@ -110,3 +110,16 @@ def test_features_are_standardised_by_real_cells_alone() -> None:
     asked = {"labels": y, "stop": stop, "class_names": NAMES, "config": HeadConfig(penalties=(1.0,))}
     fitted = fit_head(x, train=train, extra=far, progress=lambda done, total: None, **asked)
     np.testing.assert_allclose(fitted.tensors["head.mean"], x[train].astype(float).mean(axis=0), rtol=1e-4, atol=1e-4)
+
+
+def test_fitting_can_be_interrupted_and_done_anew() -> None:
+    x, y = features_and_labels()
+
+    def stop(done: int, total: int) -> None:
+        raise InterruptedWorkError("stop")
+
+    config, rows = HeadConfig(), {"train": np.arange(100), "stop": np.arange(100, 200)}
+    with pytest.raises(InterruptedWorkError):
+        fit_head(x, labels=y, **rows, class_names=NAMES, config=config, progress=stop)
+    whole, again = (fit(x, y, **rows) for _ in range(2))
+    assert whole.history == again.history

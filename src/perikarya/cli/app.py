@@ -214,7 +214,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For other programs.")] = False,
 ) -> None:
     """Show how far a run or a prediction is, here or on a cluster."""
-    from perikarya.cli.running import status_command
+    from perikarya.cli.following import status_command
 
     status_command(run, as_json=as_json)
 
@@ -315,8 +315,12 @@ def predict(
         Path | None, typer.Option(help="CSV with columns image, outlines, subject, region, group, um_per_px.")
     ] = None,
     formats: Annotated[
-        str, typer.Option("--format", help="What to write: geojson, roi, overlay, csv, h5ad.")
-    ] = "geojson,roi,overlay,csv",
+        str | None,
+        typer.Option(
+            "--format",
+            help="geojson, roi, overlay, csv, h5ad. Default: the first four; in shards the first three.",
+        ),
+    ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average over flips and quarter turns.")] = False,
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Average over the networks of all folds.")] = False,
     threshold: Annotated[
@@ -377,7 +381,7 @@ def predict(
 def track(
     run: RunArgument,
     to: Annotated[str, typer.Option("--to", help="mlflow or tensorboard.", show_default=False)],
-    uri: Annotated[str | None, typer.Option(help="Server, database or folder. Default: in the run folder.")] = None,
+    uri: Annotated[str | None, typer.Option(help="Server, database or folder. Default: beside the run folder.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until the run has ended.")] = False,
 ) -> None:
     """Show a run in MLflow or TensorBoard: settings, curves, figures. Again adds only what is new."""
@@ -388,7 +392,9 @@ def track(
 
 @app.command()
 def quantify(
-    source: Annotated[Path, typer.Argument(help="A run folder, or a table of predicted cells.", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(help="A run folder, the --out of a prediction, or a table of cells.", show_default=False)
+    ],
     study: Annotated[Path | None, typer.Option(help="Study folder: where it has moved, or to look animals up.")] = None,
     model: Annotated[str | None, typer.Option(help="A model of the run. Default: the leading one.")] = None,
     correction: Annotated[str | None, typer.Option(help="none, adjusted, probabilistic or em.")] = None,
@@ -397,7 +403,9 @@ def quantify(
         Path | None,
         typer.Option(help="For a table: the run of its model, or labelled predictions, to tell its errors from."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where results go. Default: into the run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where results go. Default: into the run, or beside the table.")
+    ] = None,
 ) -> None:
     """Estimate damage per animal and region and the effect of treatment, corrected for misclassification."""
     from perikarya.cli.quantifying import quantify_command

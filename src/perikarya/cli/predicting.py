@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.table import Table
@@ -13,19 +13,18 @@ from perikarya.cli.console import console
 from perikarya.data.outlines import ClassMap, ReadOptions
 from perikarya.errors import ConfigError, DataError
 from perikarya.predict.fields import PredictOptions
-from perikarya.predict.folder import ModelFolder, is_model_folder, open_model
 from perikarya.predict.inputs import FieldInput, FoundFields, find_fields
-from perikarya.predict.manifest import MODEL_FILE, ModelManifest
+from perikarya.predict.manifest import ModelManifest
 from perikarya.predict.outputs import FORMATS, Finished, finish, parse_formats
 from perikarya.predict.outputs.record import write_record
 from perikarya.predict.outputs.summary import Counts, Summary, agreement, write_problems
-from perikarya.predict.run import FieldsDone, run_predictions
-from perikarya.runs import RunFolder, read_json
+from perikarya.predict.run import DEFAULT_FORMATS, FieldsDone, run_predictions
+from perikarya.predict.shards import has_plan
+from perikarya.predict.source import open_source
+from perikarya.runs import read_json
 
 if TYPE_CHECKING:
-    from perikarya.predict.from_run import RunModel
-
-    Model: TypeAlias = ModelFolder | RunModel
+    from perikarya.predict.source import Model
 
 STUDY_FILE = "study.yaml"
 _MAX_ROWS = 20  # images that are listed on the screen
@@ -38,7 +37,7 @@ def predict_command(
     out: Path,
     outlines: str | None = None,
     table: Path | None = None,
-    formats: str = "geojson,roi,overlay,csv",
+    formats: str | None = None,
     tta: bool = False,
     ensemble: bool = False,
     threshold: float | None = None,
@@ -51,9 +50,18 @@ def predict_command(
     threads: int | None = None,
     batch_size: int | None = None,
     model_name: str | None = None,
+    shards: int | None = None,
+    config: Path | None = None,
+    overrides: Sequence[str] = (),
+    dry_run: bool = False,
 ) -> None:
-    """Predict fields, write the results and say what came out; exit code 1 when an image or an outline failed."""
-    wanted = parse_formats(formats)
+    """Predict fields, write the results and say what came out; exit code 1 when an image or an outline failed.
+
+    ``formats`` None: all that people look at, and tables. Where any of the last four is given, or the folder holds a
+    prediction in shards, it is one in shards; see ``cli.sharding``.
+    """
+    in_shards = shards is not None or config is not None or bool(overrides) or dry_run or has_plan(out)
+    wanted = DEFAULT_FORMATS if formats is None else parse_formats(formats)
     if features and "h5ad" not in wanted:
         raise ConfigError("--features go into cells.h5ad, which is not asked for.\nFix: add h5ad to --format.")
     source = open_source(model, model_name)
@@ -69,12 +77,21 @@ def predict_command(
         um_per_px=um_per_px,
         read=ReadOptions(class_map=rules, regions=frozenset(regions), nucleus=nucleus),
     )
-    if any((Path(text) / STUDY_FILE).is_file() for text in images):
-        done, records = _predict_study(images, source, out, options, alone=outlines is None and table is None)
+    cells = _cells_of(images, out, outlines=outlines, table=table)
+    if in_shards:
+        from perikarya.cli.sharding import load_launch, predict_in_shards
+        from perikarya.predict.planning import Wish
+
+        launch = load_launch(config, overrides)
+        kept = [name for name in wanted if FORMATS[name]] if formats is None else wanted  # no table beside the parts
+        wish = Wish(source, model, model_name, options, tuple(kept), shards, at_once=launch.jobs or 1)
+        predict_in_shards(wish, cells, out, launch, dry_run=dry_run)
+        return
+    if isinstance(cells, Path):
+        done, records = _predict_study(cells, source, out, options)
         wanted = tuple(name for name in wanted if FORMATS[name] is None)  # a study holds windows, not fields
     else:
-        found = find_fields(images, outlines=outlines, table=table)
-        done, records = _predict_fields(found, source, out, options, wanted)
+        done, records = _predict_fields(cells, source, out, options, wanted)
     finished = _write_tables(out, source, options, wanted, done, records)
     show_counts(finished.summary)
     show_agreement(finished.summary)
@@ -86,10 +103,33 @@ def predict_command(
         raise typer.Exit(1)
 
 
+def _cells_of(images: Sequence[str], out: Path, *, outlines: str | None, table: Path | None) -> Path | FoundFields:
+    """Return what is to be predicted: a study by itself, or images with outlines.
+
+    Raises
+    ------
+    ConfigError
+        If a study is named beside other images, outlines or a table.
+    DataError
+        If nothing is named, or results would go where something is read.
+    """
+    studies = [Path(text) for text in images if (Path(text) / STUDY_FILE).is_file()]
+    if studies and (len(images) > 1 or outlines is not None or table is not None):
+        raise ConfigError(
+            "A study brings its own cells and words; other images, --outlines and --table do not go with it.\n"
+            "Fix: predict the study by itself."
+        )
+    if studies:
+        check_out(out, [studies[0] / STUDY_FILE])
+        return studies[0]
+    found = find_fields(images, outlines=outlines, table=table)
+    check_out(out, [path for item in found.fields for path in (item.image, item.outlines)])
+    return found
+
+
 def _predict_fields(
     found: FoundFields, source: Model, out: Path, options: PredictOptions, formats: Sequence[str]
 ) -> tuple[FieldsDone, list[dict[str, Any]]]:
-    check_out(out, [path for item in found.fields for path in (item.image, item.outlines)])
     for note in found.notes:
         console.print(note, markup=False)
     done = run_predictions(found.fields, source, out, options, formats=formats, show=console.is_terminal)
@@ -98,17 +138,10 @@ def _predict_fields(
 
 
 def _predict_study(
-    images: Sequence[str], source: Model, out: Path, options: PredictOptions, *, alone: bool
+    study: Path, source: Model, out: Path, options: PredictOptions
 ) -> tuple[FieldsDone, list[dict[str, Any]]]:
     from perikarya.predict.study import predict_study
 
-    if len(images) > 1 or not alone:
-        raise ConfigError(
-            "A study brings its own cells and words; other images, --outlines and --table do not go with it.\n"
-            "Fix: predict the study by itself."
-        )
-    study = Path(images[0])
-    check_out(out, [study / STUDY_FILE])
     parts = predict_study(study, source, out, options, show=console.is_terminal)
     return FieldsDone(image_ids=parts), [{"study": str(study)}]
 
@@ -141,23 +174,6 @@ def _write_tables(
         n_problems=len(done.problems),
     )
     return finished
-
-
-def open_source(path: Path, name: str | None) -> Model:
-    """Open an exported model or a model of a run folder."""
-    if is_model_folder(path) or path.name == MODEL_FILE:
-        if name is not None:
-            raise ConfigError(f"--model is for run folders; {path} holds one exported model.\nFix: leave --model out.")
-        return open_model(path)
-    run = RunFolder(path)
-    if not run.config.is_file():
-        raise DataError(
-            f"{path} is neither an exported model (no model.json) nor a run folder (no config.yaml).\n"
-            "Fix: name a folder made by 'perikarya export' or by 'perikarya train'."
-        )
-    from perikarya.predict.from_run import model_of_run
-
-    return model_of_run(run, name)
 
 
 def check_out(out: Path, sources: Iterable[Path]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from pydantic import ValidationError
 from rich.table import Table
 
@@ -14,10 +13,10 @@ from perikarya.data.store import open_study
 from perikarya.errors import ConfigError, DataError
 from perikarya.evaluate.quantify.assemble import quantify_predictions, quantify_run
 from perikarya.evaluate.quantify.cells import SEVERITY
-from perikarya.evaluate.quantify.correction import Reference
 from perikarya.evaluate.quantify.export import write_damage
 from perikarya.evaluate.quantify.gather import choose_model, reference_of_run
-from perikarya.evaluate.quantify.tables import add_places, read_predictions
+from perikarya.evaluate.quantify.reference import ReferenceSums
+from perikarya.evaluate.quantify.tables import PlacedTable, PredictionTable, open_predictions
 from perikarya.experiment.plan import load_run_config, task_keys
 from perikarya.figures.claims import damage_plates
 from perikarya.figures.plates import Press
@@ -36,26 +35,38 @@ def quantify_command(
     reference: Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Write damage per animal and region, and draw it, from a run folder or from a table of predictions.
+    """Write damage per animal and region, and draw it, from a run folder or from predictions.
 
-    Results go to ``out``; by default into the run folder, or beside the table into a folder of its name.
+    Predictions are a table, the folder ``perikarya predict`` wrote, or a folder of Parquet parts. Results go to
+    ``out``; by default into the run folder, else into a folder beside the table or in the folder of the parts.
     """
     if not source.exists():
         raise DataError(f"{source} does not exist; it should be a run folder or a table of predicted cells.")
     changes = {k: v for k, v in (("correction", correction), ("control", control)) if v is not None}
     with console.status("Estimating damage"):
-        if source.is_dir():
+        if _is_run(source):
             if reference is not None:
                 raise ConfigError("--reference is for tables of predictions; a run brings its own labelled cells.")
             block = _of_run(RunFolder(source), study, model, changes)
         else:
             block = _of_table(source, study, reference, model, changes)
-        folder = out or (source if source.is_dir() else source.with_name(f"{source.stem}_damage"))
+        folder = out or _folder_of(source)
         paths = write_damage(block, folder)
         paths += [plate.path for plate in damage_plates(Press(RunFolder(folder), vectors=True), block)]
     show_damage(block)
     for path in paths:
         console.print(str(path), markup=False)
+
+
+def _is_run(source: Path) -> bool:
+    return source.is_dir() and RunFolder(source).config.is_file()
+
+
+def _folder_of(source: Path) -> Path:
+    """Where results go by default."""
+    if _is_run(source):
+        return source
+    return source / "cells_damage" if source.is_dir() else source.with_name(f"{source.stem}_damage")
 
 
 def _of_run(run: RunFolder, study: Path | None, model: str | None, changes: dict[str, str]) -> dict[str, Any]:
@@ -69,27 +80,27 @@ def _of_table(
     path: Path, study: Path | None, reference: Path | None, model: str | None, changes: dict[str, str]
 ) -> dict[str, Any]:
     settings = _settings(QuantifyConfig(), changes)
-    frame = read_predictions(path)
-    of_run = reference is not None and reference.is_dir()
+    of_run = reference is not None and _is_run(reference)
     if model is not None and not of_run:
         raise ConfigError("--model is for run folders; a table holds the predictions of one model.")
-    known: pd.DataFrame | Reference | None = None
+    table = open_predictions(path)
+    known: PredictionTable | ReferenceSums | None = None
     about: Study | None = None
     if reference is not None and of_run:
         known, about = _reference_of_run(RunFolder(reference), model)
     elif reference is not None:
-        known = read_predictions(reference)
+        known = open_predictions(reference)
     if study is not None:
         opened = open_study(study)
-        about, frame = opened.study, add_places(frame, opened.cells, where=str(path))
+        about, table = opened.study, PlacedTable(table, opened.cells)
     if about is None:
-        return quantify_predictions(frame, settings=settings, reference=known)
+        return quantify_predictions(table, settings=settings, reference=known)
     return quantify_predictions(
-        frame, about.class_names, settings=settings, reference=known, groups=about.groups, regions=about.regions
+        table, about.class_names, settings=settings, reference=known, groups=about.groups, regions=about.regions
     )
 
 
-def _reference_of_run(run: RunFolder, model: str | None) -> tuple[Reference, Study]:
+def _reference_of_run(run: RunFolder, model: str | None) -> tuple[ReferenceSums, Study]:
     config = load_run_config(run)
     opened = open_study(Path(config.study))
     tasks = task_keys(config)

@@ -1,4 +1,4 @@
-"""Commands on runs: train, status, evaluate, report."""
+"""Commands on runs: train, evaluate, report; ``following`` has status."""
 
 from __future__ import annotations
 
@@ -9,31 +9,64 @@ import typer
 from rich.table import Table
 
 from perikarya.cli.console import console
+from perikarya.cli.following import show_submission
 from perikarya.cli.screen import RunScreen
 from perikarya.config import ExperimentConfig, load_config
 from perikarya.data.store import open_study
+from perikarya.errors import ConfigError
 from perikarya.experiment.plan import open_findings
-from perikarya.experiment.run import Outcome, evaluate_again, run_experiment
-from perikarya.experiment.status import run_status
+from perikarya.experiment.run import Outcome, RunListener, evaluate_again, run_experiment
+from perikarya.experiment.submit import submit_experiment
+from perikarya.launch.jobs import Event, Job
 from perikarya.report import build_report
 from perikarya.report.pdf import write_pdf
 from perikarya.runs import RunFolder
+from perikarya.tracking import Follower, check_installed, follow
 
 
-def train_command(config: Path, out: Path, *, overrides: list[str]) -> None:
-    """Run an experiment and write its report; exit code 1 when a task failed."""
-    outcome = train_with_screen(load_config(config, overrides=overrides), out)
+def train_command(config: Path, out: Path, *, overrides: list[str], dry_run: bool = False) -> None:
+    """Run an experiment and write its report, or submit it; exit code 1 when a task failed.
+
+    Raises
+    ------
+    PerikaryaError
+        If it cannot be run; ``ConfigError`` also for a rehearsal of what is not submitted anywhere.
+    """
+    experiment = load_config(config, overrides=overrides)
+    check_installed(experiment.launch.tracking)
+    if experiment.launch.engine == "slurm":
+        _submit(experiment, out, dry_run=dry_run)
+        return
+    if dry_run:
+        raise ConfigError(
+            f"--dry-run shows the scripts of a cluster, and launch.engine is '{experiment.launch.engine}'.\n"
+            "Fix: add --engine slurm, or leave --dry-run out."
+        )
+    outcome = train_with_screen(experiment, out)
     show_results(outcome.results)
     path = write_report(RunFolder(out), outcome.plan.config, outcome.results)
     console.print(f"Report: {path}")
+    follow(RunFolder(out), experiment.launch)
     if outcome.failed:
         raise typer.Exit(1)
 
 
+def _submit(config: ExperimentConfig, out: Path, *, dry_run: bool) -> None:
+    """Submit what is missing of an experiment; when nothing is, write the report here."""
+    run = RunFolder(out.resolve())
+    with console.status("Planning and submitting"):
+        done = submit_experiment(config, out, dry_run=dry_run)
+    if done.n_jobs or done.n_live or dry_run:
+        show_submission(done, run, dry_run=dry_run)
+        return
+    console.print("All tasks are done already; nothing was submitted.")
+    report_command(out, Path(config.study), pdf=False, vectors=False)
+
+
 def train_with_screen(config: ExperimentConfig, out: Path) -> Outcome:
     """Run an experiment while drawing its progress, and say what failed."""
-    with RunScreen() as screen:
-        outcome = run_experiment(config, out, listener=screen)
+    with RunScreen() as screen, Follower(RunFolder(out), config.launch) as follower:
+        outcome = run_experiment(config, out, listener=_Told(screen, follower))
     if outcome.failed:
         console.print(
             f"[red]{len(outcome.failed)} task(s) failed[/]; the others are evaluated. Their logs: "
@@ -42,19 +75,19 @@ def train_with_screen(config: ExperimentConfig, out: Path) -> Outcome:
     return outcome
 
 
-def status_command(run: Path) -> None:
-    """Print one line per model, then the tasks that are not done."""
-    states = run_status(RunFolder(run))
-    table = Table("model", "done", "interrupted", "failed", "waiting", box=None, header_style="bold")
-    for model in dict.fromkeys(s.key.model for s in states):
-        of_model = [s.state for s in states if s.key.model == model]
-        table.add_row(model, *(str(of_model.count(s)) for s in ("done", "interrupted", "failed", "waiting")))
-    console.print(table)
-    for s in states:
-        if s.state in ("failed", "interrupted"):
-            console.print(f"{s.key}: {s.state}. {s.note}", markup=False)
-    n_done = sum(s.state == "done" for s in states)
-    console.print(f"{n_done} of {len(states)} tasks are done.")
+class _Told(RunListener):
+    """Tells the screen of everything, and the trackers of tasks that have ended."""
+
+    def __init__(self, screen: RunScreen, follower: Follower) -> None:
+        self.screen, self.follower = screen, follower
+
+    def planned(self, jobs: list[Job], n_done: int) -> None:
+        self.screen.planned(jobs, n_done)
+
+    def event(self, event: Event) -> None:
+        self.screen.event(event)
+        if event.kind == "done":
+            self.follower.task_ended()
 
 
 def evaluate_command(run: Path, study: Path | None) -> None:

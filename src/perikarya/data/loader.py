@@ -28,6 +28,8 @@ def iterate_batches(
     drop_last: bool = False,
     prefetch: int = 2,
     workers: int = 1,
+    first: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Iterate over cells in batches; the same arguments give the same batches, however many threads make them.
 
@@ -56,25 +58,34 @@ def iterate_batches(
         How many batches are made ahead; 0: in the calling thread, when asked for.
     workers
         How many threads make batches.
+    first
+        The batch to begin with; those before it are not made.
+    share
+        (k, n): of each batch only the k-th of n shares is made, see ``share_of``.
 
     Yields
     ------
-    Cells, shape (batch_size, out_px, out_px, 4), uint8, and their rows, shape (batch_size,).
+    Cells, shape (batch_size, out_px, out_px, 4), uint8, and their rows, shape (batch_size,); of a share as many as
+    it has.
 
     Raises
     ------
     ValueError
         If a size is not positive, or the augmenter makes cells of another size.
     """
-    if batch_size < 1 or workers < 1 or prefetch < 0:
-        raise ValueError(f"batch_size and workers must be at least 1, prefetch 0: {batch_size}, {workers}, {prefetch}")
+    if batch_size < 1 or workers < 1 or prefetch < 0 or first < 0:
+        raise ValueError(
+            "batch_size and workers must be at least 1, prefetch and first at least 0: "
+            f"{batch_size}, {workers}, {prefetch}, {first}"
+        )
     if augmenter is not None and augmenter.out_px != out_px:
         raise ValueError(f"the augmenter makes cells of {augmenter.out_px} px but {out_px} px are asked for")
     rows = np.asarray(rows, dtype=np.int64)
     keys = cell_keys(rows, seed=seed, epoch=epoch)
     order = np.random.default_rng([seed % 2**64, epoch]).permutation(len(rows)) if shuffle else np.arange(len(rows))
     n_used = len(rows) - len(rows) % batch_size if drop_last else len(rows)
-    parts = [order[i : min(i + batch_size, n_used)] for i in range(0, n_used, batch_size)]
+    batches = [order[i : min(i + batch_size, n_used)] for i in range(first * batch_size, n_used, batch_size)]
+    parts = [batch[share_of(len(batch), *share)] for batch in batches]
 
     def make(part: NDArray[np.int64]) -> Batch:
         crops = opened.read_crops(rows[part])
@@ -84,6 +95,13 @@ def iterate_batches(
     if prefetch == 0:
         return (make(part) for part in parts)
     return _made_ahead(make, parts, n_ahead=prefetch, workers=min(workers, prefetch))
+
+
+def share_of(n_cells: int, k: int, n_shares: int) -> slice:
+    """Return which cells of a batch are the k-th of ``n_shares`` shares: neighbours, sizes alike but for one cell."""
+    if not 0 <= k < n_shares:
+        raise ValueError(f"there is no share {k} of {n_shares}")
+    return slice(n_cells * k // n_shares, n_cells * (k + 1) // n_shares)
 
 
 def _made_ahead(

@@ -114,7 +114,8 @@ def evaluate_run(
         models[scores.name] = entry | {"train_subjects": curve.get(scores.base)}
         for set_name, block in ({} if scores.base in curve else blocks).items():
             measured[set_name][scores.name] = block
-    missing = [key for key in tasks if key not in {o.key for o in outputs}]
+    finished = {o.key for o in outputs}
+    missing = [key for key in tasks if key not in finished]
     results = {
         "schema_version": SCHEMA_VERSION,
         "study": describe_study(study, cells),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,18 +13,18 @@ from numpy.typing import NDArray
 
 from perikarya.errors import DataError, RunError
 from perikarya.evaluate.metrics import Floats, Ints
-from perikarya.runs import RunFolder, TaskKey, read_json
-from perikarya.schema import NO_LABEL, Predictions, check_version, label_codes
+from perikarya.runs import RESULT_FILE, RunFolder, TaskKey, read_json
+from perikarya.schema import NO_LABEL, VIEW_PREFIX, Predictions, check_version, label_codes, table_columns
 
-RESULT_FILE = "result.json"
-PredictionSet = Literal["test", "external", "validation", "test_tta", "external_tta"]
+HISTORY_FILE = "history.csv"
+PredictionSet = Literal["test", "external", "validation"]
 PREDICTION_FILES: dict[PredictionSet, str] = {
     "test": "predictions.parquet",
     "external": "external.parquet",
     "validation": "validation.parquet",
-    "test_tta": "predictions_tta.parquet",
-    "external_tta": "external_tta.parquet",
 }
+# runs of before the columns tta_<class> kept means over views in files of their own
+_VIEW_FILES: dict[PredictionSet, str] = {"test": "predictions_tta.parquet", "external": "external_tta.parquet"}
 TTA, ENSEMBLE, ALL_MODELS = "TTA", "ensemble", "all models"
 _NEEDED = ("config_hash", "data_hash", "n_train", "n_stop")
 
@@ -73,7 +74,7 @@ class TaskOutput:
 def load_predictions(
     run: RunFolder, tasks: Sequence[TaskKey], class_names: tuple[str, ...], *, which: PredictionSet
 ) -> dict[TaskKey, Predictions]:
-    """Read the predictions of all finished tasks that have any.
+    """Read the predictions of all finished tasks that have any, with their means over views where there are such.
 
     Raises
     ------
@@ -84,17 +85,48 @@ def load_predictions(
     """
     found = {}
     for key in tasks:
-        path = run.task(key) / PREDICTION_FILES[which]
+        folder = run.task(key)
+        path = folder / PREDICTION_FILES[which]
         if not run.task_is_done(key) or not path.is_file():
             continue
-        predictions = Predictions.load(path, class_names)
-        if (predictions.model, predictions.seed, predictions.fold) != (key.model, key.seed, key.fold):
-            raise RunError(
-                f"{path} holds predictions of {predictions.model}/seed{predictions.seed}/fold{predictions.fold}.\n"
-                "Scores of a mixed-up task would be wrong. Fix: delete the task's folder and train it again."
-            )
-        found[key] = predictions
+        found[key] = _read_table_of(key, path, class_names)
+        views = folder / _VIEW_FILES.get(which, "")
+        if found[key].tta_nk is None and views.is_file():
+            found[key] = _with_views(found[key], _read_table_of(key, views, class_names), views)
     return found
+
+
+def has_views(run: RunFolder, key: TaskKey) -> bool:
+    """Tell whether a finished task also predicted by test-time augmentation; reads no probabilities."""
+    if not run.task_is_done(key):
+        return False
+    folder = run.task(key)
+    return any((folder / _VIEW_FILES[which]).is_file() or _has_view_columns(folder, which) for which in _VIEW_FILES)
+
+
+def _has_view_columns(folder: Path, which: PredictionSet) -> bool:
+    path = folder / PREDICTION_FILES[which]
+    return path.is_file() and any(name.startswith(VIEW_PREFIX) for name in table_columns(path, what="predictions"))
+
+
+def _read_table_of(key: TaskKey, path: Path, class_names: tuple[str, ...]) -> Predictions:
+    predictions = Predictions.load(path, class_names)
+    if (predictions.model, predictions.seed, predictions.fold) != (key.model, key.seed, key.fold):
+        raise RunError(
+            f"{path} holds predictions of {predictions.model}/seed{predictions.seed}/fold{predictions.fold}.\n"
+            "Scores of a mixed-up task would be wrong. Fix: delete the task's folder and train it again."
+        )
+    return predictions
+
+
+def _with_views(one: Predictions, several: Predictions, path: Path) -> Predictions:
+    row_n = pd.Index(several.cell_id).get_indexer(pd.Index(one.cell_id))
+    if len(several.cell_id) != len(one.cell_id) or (row_n < 0).any():
+        raise DataError(
+            f"{path} names other cells than {path.name.replace('_tta', '')} beside it.\n"
+            "Both were predicted by one training. Fix: delete the task's folder and train it again."
+        )
+    return replace(one, tta_nk=several.prob_nk[row_n])
 
 
 def load_result(run: RunFolder, key: TaskKey) -> dict[str, Any]:
@@ -113,7 +145,7 @@ def load_result(run: RunFolder, key: TaskKey) -> dict[str, Any]:
 
 def load_history(run: RunFolder, key: TaskKey) -> pd.DataFrame | None:
     """Read the curves of a task, one row per epoch (per penalty for the head strategy); None where there are none."""
-    path = run.task(key) / "history.csv"
+    path = run.task(key) / HISTORY_FILE
     if not path.is_file():
         return None
     try:
@@ -145,15 +177,24 @@ def load_outputs(
         )
     rows = pd.Index(cells["cell_id"].to_numpy(dtype=str))
     labels = label_codes(cells["label"], class_names)
-    scored: dict[PredictionSet, dict[TaskKey, Scored | None]] = {
-        which: {
-            key: _match(table, rows, labels)
-            for key, table in load_predictions(run, done, class_names, which=which).items()
-        }
-        for which in PREDICTION_FILES
-    }
+    tables = {which: load_predictions(run, done, class_names, which=which) for which in PREDICTION_FILES}
+
+    def scored(which: PredictionSet, key: TaskKey, *, views: bool = False) -> Scored | None:
+        table = tables[which].get(key)
+        if table is not None and views:
+            table = table.over_views()
+        return None if table is None else _match(table, rows, labels)
+
     return [
-        TaskOutput(key, load_result(run, key), **{which: scored[which].get(key) for which in PREDICTION_FILES})
+        TaskOutput(
+            key,
+            load_result(run, key),
+            test=scored("test", key),
+            external=scored("external", key),
+            validation=scored("validation", key),
+            test_tta=scored("test", key, views=True),
+            external_tta=scored("external", key, views=True),
+        )
         for key in done
     ]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,14 @@ from perikarya.evaluate.collect import evaluate_run, write_results
 from perikarya.evaluate.quantify.assemble import quantify_run
 from perikarya.evaluate.quantify.export import FILES as DAMAGE_FILES
 from perikarya.evaluate.quantify.export import write_damage
-from perikarya.experiment.plan import Plan, Sources, find_sources, load_run_config, make_plan, task_keys
+from perikarya.experiment.jobs import missing_jobs, planned_or_nothing
+from perikarya.experiment.plan import Plan, find_sources, load_run_config, task_keys
 from perikarya.experiment.settle import resolve_config
+from perikarya.experiment.submit import refuse_live_jobs
 from perikarya.experiment.worker import training_crew
-from perikarya.launch.engines import run_live
+from perikarya.launch.engines import run_live, share_out
+from perikarya.launch.hardware import visible_gpus
 from perikarya.launch.jobs import Event, Job
-from perikarya.models.feature_cache import features_path
-from perikarya.parallel import n_cores
 from perikarya.runs import RunFolder, lock_run, logging_to, read_json
 
 log = logging.getLogger(__name__)
@@ -68,12 +67,14 @@ def run_experiment(config: ExperimentConfig, out: Path, *, listener: RunListener
         If settings, study, weights or the run folder are not as they must be, or no task ended well.
     """
     run = RunFolder(out)
-    gpus = _gpus()
-    config = resolve_config(config, on_gpu=bool(gpus))
+    gpus = visible_gpus()
+    config = resolve_config(config, on_gpu=bool(config.launch.ray.gpus or gpus))
     sources = find_sources(config)  # a missing study or weight is told before a folder is made
     with lock_run(out) as lock, logging_to(run.log, logger="perikarya"):
-        plan = _planned(config, run, sources)
-        jobs = _jobs(plan)
+        refuse_live_jobs(run)
+        plan = planned_or_nothing(config, run, sources)
+        run.clear_finished(plan.tasks)
+        jobs = missing_jobs(plan)
         listener.planned(jobs, len(plan.tasks) - sum(1 for j in jobs if j.payload["kind"] == "task"))
         failed = _run(plan, jobs, listener, gpus=gpus, lock_fd=lock.fileno()) if jobs else {}
         if not any(run.task_is_done(key) for key in plan.tasks):
@@ -81,16 +82,6 @@ def run_experiment(config: ExperimentConfig, out: Path, *, listener: RunListener
             raise RunError(f"No task of {out} ended well. {first[0]}: {first[1]}\nFix: see tasks/*/*/*/task.log there.")
         results = _evaluate(run, plan.opened, plan.config)
     return Outcome(plan=plan, failed=failed, results=results)
-
-
-def _planned(config: ExperimentConfig, run: RunFolder, sources: Sources) -> Plan:
-    """Plan the run; a folder that was made for a run that is refused goes away again."""
-    try:
-        return make_plan(config, run, sources=sources)
-    except PerikaryaError:
-        if {path.name for path in run.root.iterdir()} <= {".lock", run.log.name}:
-            shutil.rmtree(run.root)
-        raise
 
 
 def evaluate_again(run: RunFolder, *, study: str | None = None) -> tuple[ExperimentConfig, dict[str, Any]]:
@@ -127,63 +118,14 @@ def _quantify_settings(run: RunFolder, config: ExperimentConfig) -> QuantifyConf
         return config.quantify
 
 
-def _jobs(plan: Plan) -> list[Job]:
-    jobs: list[Job] = []
-    todo = [key for key in plan.tasks if not plan.run.task_is_done(key)]
-    needs: dict[str, frozenset[str]] = {}
-    by_file: dict[Path, str] = {}  # two models that share their features need them computed once
-    for model in plan.config.models:
-        if model.strategy != "head" or not any(key.model == model.name for key in todo):
-            continue
-        path = features_path(
-            plan.opened,
-            arch=model.arch,
-            weights=plan.weights[model.name],
-            input_px=model.input_px or 0,
-            channels=model.channels,
-        )
-        if path.exists():
-            continue
-        if path not in by_file:
-            by_file[path] = f"features of {model.name}"
-            jobs.append(Job(by_file[path], {"kind": "embed", "model": model.name}))
-        needs[model.name] = frozenset({by_file[path]})
-    for key in todo:
-        payload = {"kind": "task", "model": key.model, "seed": key.seed, "fold": key.fold}
-        jobs.append(Job(str(key), payload, needs.get(key.model, frozenset())))
-    return jobs
-
-
 def _run(plan: Plan, jobs: list[Job], listener: RunListener, *, gpus: list[str], lock_fd: int) -> dict[str, str]:
     launch = plan.config.launch
-    n_workers = launch.jobs or max(1, len(gpus))
-    threads = launch.threads or max(1, n_cores() // n_workers)
-    crew = training_crew(plan.run, plan.opened.root, threads=threads)
+    share = share_out(launch, gpus)
 
     def tell(event: Event) -> None:
-        if event.kind in ("failed", "died"):
-            log.warning("%s %s: %s", event.job_id, event.kind, event.message)
-        elif event.kind != "progress":
-            log.info("%s %s", event.job_id, event.kind)
+        if event.kind != "progress":
+            log.info("%s %s%s", event.job_id, event.kind, f": {event.message}" if event.message else "")
         listener.event(event)
 
-    return run_live(
-        jobs,
-        crew=crew,
-        launch=launch,
-        listener=tell,
-        n_workers=n_workers,
-        threads=threads,
-        gpus=gpus,
-        keep_fds=[lock_fd],
-    )
-
-
-def _gpus() -> list[str]:
-    """Names of the GPUs torch can use; torch is asked only where the driver has left a device file."""
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
-        return []
-    import torch
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    crew = training_crew(plan, threads=share.threads)
+    return run_live(jobs, crew=crew, launch=launch, share=share, listener=tell, keep_fds=[lock_fd])

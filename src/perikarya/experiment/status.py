@@ -1,51 +1,182 @@
-"""How far a run is, read from its folder alone."""
+"""How far a run is, read from its folder and, where it was submitted to one, from the cluster; no result is read."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
-from perikarya.experiment.plan import load_run_config, task_keys
-from perikarya.runs import RunFolder, TaskKey
+import psutil
 
-State = Literal["done", "interrupted", "failed", "waiting"]
+from perikarya.errors import RunError
+from perikarya.experiment.claim import CLAIM_FILE, Owner, read_owner
+from perikarya.experiment.plan import load_run_config, task_keys
+from perikarya.experiment.progress import PROGRESS_FILE, STARTED, TaskProgress, read_progress
+from perikarya.launch.slurm import JobState, job_states, live_jobs
+from perikarya.runs import RESULT_FILE, RunFolder, TaskKey
+
+State = Literal["done", "running", "waiting", "interrupted", "failed"]
+STATES: tuple[State, ...] = ("done", "running", "waiting", "interrupted", "failed")
+
+_SILENCE_S = 120.0  # after which a worker of another machine is taken to be gone, where no cluster can be asked
+_TAIL_BYTES = 16_384
+_RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) (.*)")
 
 
 @dataclass(frozen=True)
 class TaskStatus:
-    """One task and its state; ``note`` is the last line of its log where it failed."""
+    """One task and its state; ``note`` says what happened to it, ``progress`` how far it is where that is known."""
 
     key: TaskKey
     state: State
     note: str = ""
+    progress: TaskProgress | None = None
+
+    @property
+    def share(self) -> float:
+        """How much of the task is done, 0 to 1."""
+        return 1.0 if self.state == "done" else self.progress.share if self.progress else 0.0
 
 
-def run_status(run: RunFolder) -> list[TaskStatus]:
+def run_status(run: RunFolder, *, cluster: Mapping[str, JobState] | None = None) -> list[TaskStatus]:
     """Return the state of every task, in the order they are run.
+
+    Parameters
+    ----------
+    run
+        The run.
+    cluster
+        What Slurm says of its jobs, by id (``ask_cluster``): better than files whether somebody works on a task.
 
     Raises
     ------
     RunError
         If the folder is not a run.
     """
-    return [_status(run, key) for key in task_keys(load_run_config(run))]
+    jobs = cluster or {}
+    found, busy = [], set[str]()
+    for key in task_keys(load_run_config(run)):
+        job = jobs.get(str(key))
+        task = _status(run, key, job)
+        if job is not None and job.kind == "running" and task.state == "running":
+            if job.cluster_id in busy:  # an element does its tasks one after another
+                task = replace(task, state="waiting", note="")
+            busy.add(job.cluster_id)
+        found.append(task)
+    return found
 
 
-def _status(run: RunFolder, key: TaskKey) -> TaskStatus:
-    if run.task_is_done(key):
+@dataclass(frozen=True)
+class Cluster:
+    """What Slurm says of a run: its jobs by id, and whether any is left, the one that writes the report included.
+
+    ``unasked`` is a sentence where it could not be asked.
+    """
+
+    jobs: dict[str, JobState]
+    is_busy: bool
+    unasked: str = ""
+
+
+def ask_cluster(run: RunFolder) -> Cluster:
+    """Ask Slurm about the jobs of a run."""
+    try:
+        return Cluster(job_states(run.root), bool(live_jobs(run.root)))
+    except RunError as error:
+        unasked = f"Slurm cannot be asked from this machine; what follows is read from files alone. {error}"
+        return Cluster({}, is_busy=False, unasked=unasked)
+
+
+def seconds_left(tasks: Sequence[TaskStatus]) -> float | None:
+    """Estimate how long a run takes still, from how fast its running tasks are; None where none tells.
+
+    A task that waits is taken to last as long as those of its model that run, else as the mean of all that run; and
+    as many are taken to run at once as do now.
+    """
+    running = [t for t in tasks if t.state == "running"]
+    known = [(t.key.model, t.progress.whole_s) for t in running if t.progress is not None]
+    whole_s = [(model, s) for model, s in known if s is not None]
+    if not whole_s:
+        return None
+    of_model = {model: fmean(s for other, s in whole_s if other == model) for model, _ in whole_s}
+    usual = fmean(s for _, s in whole_s)
+    rest = sum((1 - t.share) * of_model.get(t.key.model, usual) for t in tasks if t.state in ("running", "waiting"))
+    longest = max((1 - t.share) * of_model.get(t.key.model, usual) for t in running)
+    return max(rest / len(running), longest)
+
+
+def error_in_log(path: Path) -> str:
+    """Return the error with which the last attempt ended that a log tells of; empty where it tells of none.
+
+    Of a traceback that is its last line, else the first line of the message.
+    """
+    level, message = "", [""]
+    for line in _last_lines(path):
+        record = _RECORD.match(line)
+        if record is None:
+            message.append(line)
+        elif record[1] == "ERROR" or record[2].startswith(STARTED):
+            level, message = record[1], [record[2]]
+        elif level != "ERROR":
+            message = [""]
+    if level != "ERROR":
+        return ""
+    return message[-1] if message[0].startswith("Traceback") else message[0]
+
+
+def _last_lines(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _status(run: RunFolder, key: TaskKey, job: JobState | None) -> TaskStatus:
+    try:
+        names = {entry.name for entry in os.scandir(run.task(key))}
+    except FileNotFoundError:
+        names = set()
+    if RESULT_FILE in names:
         return TaskStatus(key, "done")
-    last = _last_error(run, key)
-    if last:
-        return TaskStatus(key, "failed", last)
-    if run.task(key).is_dir():
-        return TaskStatus(key, "interrupted", "goes on with the same command, or is running")
+    progress = read_progress(run.task(key) / PROGRESS_FILE) if PROGRESS_FILE in names else None
+    if job is not None and job.kind in ("queued", "requeued"):
+        return TaskStatus(key, "waiting", job.sentence, progress)
+    if job is not None and job.kind == "running":
+        error = "" if CLAIM_FILE in names else error_in_log(run.task_log(key))  # of an element that went on to others
+        return TaskStatus(key, "failed" if error else "running", error or job.sentence, progress)
+    owner = read_owner(run.task(key) / CLAIM_FILE) if CLAIM_FILE in names else None
+    if job is None and owner is not None and _seems_alive(owner, run.task(key)):
+        return TaskStatus(key, "running", f"process {owner.pid} on {owner.host}", progress)
+    error = error_in_log(run.task_log(key))
+    if error:
+        return TaskStatus(key, "failed", error, progress)
+    return _stopped(key, job, progress, was_begun=bool(names))
+
+
+def _stopped(key: TaskKey, job: JobState | None, progress: TaskProgress | None, *, was_begun: bool) -> TaskStatus:
+    """Tell of a task that nobody works on, without an error of its own."""
+    if job is not None and job.kind == "failed":
+        by_fault = job.cause in ("memory", "exit code")
+        return TaskStatus(key, "failed" if by_fault else "interrupted", job.sentence, progress)
+    if was_begun:
+        return TaskStatus(key, "interrupted", "the same command goes on with it", progress)
     return TaskStatus(key, "waiting")
 
 
-def _last_error(run: RunFolder, key: TaskKey) -> str:
-    log = run.task(key) / "task.log"
-    if not log.is_file():
-        return ""
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    has_error = any(" ERROR " in line for line in lines[-60:])
-    return lines[-1] if has_error and lines else ""
+def _seems_alive(owner: Owner, folder: Path) -> bool:
+    if owner.host == socket.gethostname():
+        try:
+            return bool(psutil.Process(owner.pid).create_time() <= (folder / CLAIM_FILE).stat().st_mtime)
+        except (psutil.Error, OSError):
+            return False
+    signs = [entry.stat().st_mtime for entry in os.scandir(folder)]
+    return time.time() - max(signs, default=0) < _SILENCE_S

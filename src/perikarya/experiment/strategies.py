@@ -28,9 +28,12 @@ from perikarya.models.feature_cache import load_features
 from perikarya.models.weights import WeightsFile
 from perikarya.runs import TaskKey
 from perikarya.settings import SMOTE_FAMILY
-from perikarya.train.engine import FineTuning, finetune, predict_rows
+from perikarya.train.distributed import current_team
+from perikarya.train.engine import finetune
 from perikarya.train.head import fit_head, predict_head
+from perikarya.train.inference import predict_rows
 from perikarya.train.rows import Fitted, FoldRows
+from perikarya.train.session import FineTuning
 
 Progress = Callable[[int, int], None]  # (done, total)
 Predict = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # row numbers -> probabilities, (n_rows, n_classes)
@@ -147,9 +150,31 @@ def _invented(
 
 def fit_network(work: Work, progress: Progress) -> Trained:
     """Train the network itself, all of it or the parts the strategy names."""
-    plan, key, model = work.plan, work.key, work.model
-    opened, device, input_px, seed = plan.opened, device_of(None), input_px_of(model), seed_of(work.key)
+    plan, model, opened = work.plan, work.model, work.plan.opened
+    settings, input_px = plan.config.train_of(model), input_px_of(model)
+    network, job, fitted = train_network(work, progress)
+    network.eval()
+
+    def predict(wanted: NDArray[np.int64], *, views: int) -> NDArray[np.float32]:
+        return predict_rows(network, opened, wanted, input_px=input_px, tta_n=views, device=job.device)
+
+    return Trained(
+        fitted=fitted,
+        weights=serialize_torch(fitted.tensors, _label_of(model, plan.weights[model.name])),
+        predict=partial(predict, views=1),
+        predict_tta=partial(predict, views=settings.tta_views) if settings.tta_views > 1 else None,
+        n_views=settings.tta_views,
+        inference=_timings(opened, partial(_probabilities, network, input_px, job.device)),
+        n_train=len(job.rows.train),
+        n_synthetic=int((job.rows.train >= len(opened.cells)).sum()),
+    )
+
+
+def train_network(work: Work, progress: Progress) -> tuple[CellNetwork, FineTuning, Fitted]:
+    """Build the network of a task and train it; in a team of processes, all of them do this."""
+    plan, key, model, opened = work.plan, work.key, work.model, work.plan.opened
     settings, resample = plan.config.train_of(model), plan.config.resample_of(model)
+    input_px, seed = input_px_of(model), seed_of(key)
     source, train = with_synthetic(opened, work.rows.train, config=resample, seed=seed)
     torch.manual_seed(seed)
     network = build_network(
@@ -169,27 +194,12 @@ def fit_network(work: Work, progress: Progress) -> Trained:
         input_px=input_px,
         seed=seed,
         fingerprint=f"{plan.config.content_hash()}|{opened.data_hash}|{key}",
-        device=device,
+        device=device_of(current_team().rank),
         strategy=_as_strategy(model),
         resample=resample,
         train_source=source,
     )
-    fitted = finetune(network, job, state_path=plan.run.task(key) / "state.pt", progress=progress)
-    network.eval()
-
-    def predict(wanted: NDArray[np.int64], *, views: int) -> NDArray[np.float32]:
-        return predict_rows(network, opened, wanted, input_px=input_px, tta_n=views, device=device)
-
-    return Trained(
-        fitted=fitted,
-        weights=serialize_torch(fitted.tensors, _label_of(model, plan.weights[model.name])),
-        predict=partial(predict, views=1),
-        predict_tta=partial(predict, views=settings.tta_views) if settings.tta_views > 1 else None,
-        n_views=settings.tta_views,
-        inference=_timings(opened, partial(_probabilities, network, input_px, device)),
-        n_train=len(train),
-        n_synthetic=int((train >= len(opened.cells)).sum()),
-    )
+    return network, job, finetune(network, job, state_path=plan.run.task(key) / "state.pt", progress=progress)
 
 
 def _as_strategy(model: ModelConfig) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from perikarya.data.splits import rows_of
 from perikarya.data.store import OpenStudy
 from perikarya.data.subsets import nested_subset
 from perikarya.errors import RunError
-from perikarya.evaluate.outputs import PREDICTION_FILES, PredictionSet
+from perikarya.evaluate.outputs import HISTORY_FILE, PREDICTION_FILES, PredictionSet
 from perikarya.experiment.plan import Plan
 from perikarya.experiment.strategies import (
     Predict,
@@ -31,9 +32,23 @@ from perikarya.experiment.strategies import (
     input_px_of,
 )
 from perikarya.models.embed import compute_features
-from perikarya.runs import TaskKey, provenance, versions, write_bytes, write_json, write_text
+from perikarya.runs import (
+    RESULT_FILE,
+    TaskKey,
+    now,
+    provenance,
+    remove_parts,
+    versions,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from perikarya.schema import DEVELOPMENT, EXTERNAL, SCHEMA_VERSION, Predictions
+from perikarya.train.distributed import current_team
 from perikarya.train.rows import FoldRows
+
+MayWrite = Callable[[], None]
+_LOG_LINES = 200  # of a finished task, kept in its result
 
 
 def fold_rows(plan: Plan, key: TaskKey) -> FoldRows:
@@ -58,23 +73,53 @@ def fold_rows(plan: Plan, key: TaskKey) -> FoldRows:
     )
 
 
-def run_task(plan: Plan, key: TaskKey, progress: Progress) -> None:
-    """Train, predict and write the files of one task; does nothing when its result is there."""
-    if plan.run.task_is_done(key):
+def run_task(plan: Plan, key: TaskKey, progress: Progress, *, may_write: MayWrite = lambda: None) -> None:
+    """Train, predict and write the files of one task; does nothing but tidy up when its result is there.
+
+    Parameters
+    ----------
+    plan
+        The run.
+    key
+        The task.
+    progress
+        Told of steps; may raise ``InterruptedWorkError``, after which the same call goes on from the saved state.
+    may_write
+        Called before the first file is written and once more before the result; raises where another process has
+        taken over the task.
+    """
+    run, folder = plan.run, plan.run.task(key)
+    if run.task_is_done(key):
+        run.clear_task(key)
         return
     started = time.monotonic()
-    folder = plan.run.task(key)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_parts(folder)
     model = plan.config.model(key.model)
     rows = fold_rows(plan, key)
     fit = fit_frozen if model.strategy == "head" else fit_network
     outcome = fit(Work(plan, key, model, rows), progress)
+    predictions = _predict(plan.opened, rows, outcome, key)
+    may_write()
     write_bytes(folder / "model.safetensors", outcome.weights)
-    write_text(folder / "history.csv", pd.DataFrame(outcome.fitted.history).to_csv(index=False))
-    _write_predictions(plan.opened, rows, outcome, key, folder)
-    result = _result(plan, key, model, rows, outcome) | {"wall_s": round(time.monotonic() - started, 3)}
-    write_json(folder / "result.json", result)
-    (folder / "state.pt").unlink(missing_ok=True)
+    write_text(folder / HISTORY_FILE, pd.DataFrame(outcome.fitted.history).to_csv(index=False))
+    for which, table in predictions.items():
+        table.save(folder / PREDICTION_FILES[which])
+    result = _result(plan, key, model, rows, outcome) | {
+        "wall_s": round(time.monotonic() - started, 3),
+        "ended": now(),
+        "log": _last_lines(run.task_log(key)),
+    }
+    may_write()
+    write_json(folder / RESULT_FILE, result)
+    run.clear_task(key)
+
+
+def _last_lines(path: Path) -> list[str]:
+    """Return the end of a log; none where the task was not started by a worker, which keeps one."""
+    if not path.is_file():
+        return []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
 
 
 def run_embedding(plan: Plan, model_name: str, progress: Progress) -> None:
@@ -88,6 +133,7 @@ def run_embedding(plan: Plan, model_name: str, progress: Progress) -> None:
         progress=progress,
         channels=model.channels,
     )
+    plan.run.features_log(model_name).unlink(missing_ok=True)
 
 
 def _n_groups(plan: Plan, rows: NDArray[np.int64]) -> int | None:
@@ -96,28 +142,28 @@ def _n_groups(plan: Plan, rows: NDArray[np.int64]) -> int | None:
     return None if group_by == "cell" else int(plan.opened.cells[group_by].iloc[rows].nunique())
 
 
-def _write_predictions(opened: OpenStudy, rows: FoldRows, outcome: Trained, key: TaskKey, folder: Path) -> None:
-    """Write what the network says of cells it was not trained on; those of the stopping fold serve calibration."""
+def _predict(opened: OpenStudy, rows: FoldRows, outcome: Trained, key: TaskKey) -> dict[PredictionSet, Predictions]:
+    """Ask the network about cells it was not trained on; those of the stopping fold serve calibration."""
     wanted: list[tuple[PredictionSet, NDArray[np.int64], str, Predict | None]] = [
-        ("test", rows.test, DEVELOPMENT, outcome.predict),
-        ("external", rows.external, EXTERNAL, outcome.predict),
-        ("validation", rows.stop, DEVELOPMENT, outcome.predict),
-        ("test_tta", rows.test, DEVELOPMENT, outcome.predict_tta),
-        ("external_tta", rows.external, EXTERNAL, outcome.predict_tta),
+        ("test", rows.test, DEVELOPMENT, outcome.predict_tta),
+        ("external", rows.external, EXTERNAL, outcome.predict_tta),
+        ("validation", rows.stop, DEVELOPMENT, None),
     ]
-    for which, row_n, set_name, predict in wanted:
-        if predict is None or not len(row_n):
-            continue
-        Predictions(
+    return {
+        which: Predictions(
             cell_id=opened.cells["cell_id"].to_numpy(dtype=str)[row_n],
-            prob_nk=predict(row_n),
+            prob_nk=outcome.predict(row_n),
             label_n=opened.labels[row_n],
             class_names=opened.study.class_names,
             model=key.model,
             fold=key.fold,
             seed=key.seed,
             set=set_name,
-        ).save(folder / PREDICTION_FILES[which])
+            tta_nk=None if predict_tta is None else predict_tta(row_n),
+        )
+        for which, row_n, set_name, predict_tta in wanted
+        if len(row_n)
+    }
 
 
 def _result(plan: Plan, key: TaskKey, model: ModelConfig, rows: FoldRows, outcome: Trained) -> dict[str, Any]:
@@ -148,6 +194,7 @@ def _result(plan: Plan, key: TaskKey, model: ModelConfig, rows: FoldRows, outcom
         "peak_memory_mib": round(peak_mib, 1),
         "weights": {"source": weights.source, "sha256": weights.sha256, "licence": weights.licence},
         "threads": torch.get_num_threads(),
+        "processes": current_team().size,
         "device": str(device_of(None)),
         "platform": provenance()["platform"],
         "versions": versions(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,3 +47,12 @@ class Crew:
     def command(self, python: str = sys.executable) -> list[str]:
         """Return the words that start a worker; each engine appends where its jobs come from."""
         return [python, "-m", self.module, *self.arguments]
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """Return the environment in which numpy, torch and OpenMP use so many CPU threads; it counts when they load."""
+    return {
+        **{name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
+        # threads that wait must not spin: beside other work, spinning costs many times the work itself
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+    }

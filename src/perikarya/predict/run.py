@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from perikarya.errors import DataError, RunError
 from perikarya.predict.backends import backend_of
-from perikarya.predict.fields import Advance, PredictedField, PredictOptions, predict_opened
+from perikarya.predict.fields import PredictedField, PredictOptions, predict_opened
 from perikarya.predict.folder import ModelFolder
 from perikarya.predict.inputs import FieldInput
 from perikarya.predict.networks import Networks
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from perikarya.predict.from_run import RunModel
 
 RunProblem = tuple[str, str, str]  # image, what its file of outlines calls the object or "", reason
+Tell = Callable[[FieldInput, float], object]  # called with a field and the further share of it that is done
 DEFAULT_FORMATS = ("geojson", "roi", "overlay", "csv")
 MARK_VERSION = 1
-_TABLE_BESIDE = "cells.csv"  # tells the classes of a label map's numbers
+TABLE_BESIDE = "cells.csv"  # tells the classes of a label map's numbers
 
 log = logging.getLogger(__name__)
 
@@ -97,26 +98,48 @@ def run_predictions(
     RunError
         If another process works in that folder, or a file cannot be written.
     """
-    _check_names(items)
-    with lock_run(out), logging_to(out / "predict.log", logger="perikarya"):
-        job = _Job(model, out, options, tuple(formats))
-        done = FieldsDone()
-        marks = {item.image_id: mark for item in items if (mark := job.kept(item)) is not None}
-        pending = [item for item in items if item.image_id not in marks]
-        log.info("%s: %d image(s) to predict, %d kept; model %s", out, len(pending), len(marks), model.manifest.name)
-        done.n_kept = len(marks)
-        if pending:
-            with _progress(len(pending), show=show) as advance:
-                marks |= _predict_all(pending, job, done, advance)
-        for item in items:
-            if (mark := marks.get(item.image_id)) is not None:
-                done.image_ids.append(item.image_id)
-                done.n_cells += mark["n_cells"]
-                done.problems += [(str(item.image), key, reason) for key, reason in mark["problems"]]
-        return done
+    check_names(items)
+    with lock_run(out), logging_to(out / "predict.log", logger="perikarya"), _progress(len(items), show=show) as tell:
+        work = FieldsWork(model, out, options, tuple(formats))
+        return predict_fields(items, work, lambda: Networks(model, options), tell)
 
 
-def _check_names(items: Sequence[FieldInput]) -> None:
+def predict_fields(
+    items: Sequence[FieldInput], work: FieldsWork, open_networks: Callable[[], Networks], tell: Tell
+) -> FieldsDone:
+    """Predict those of some fields that are not done; no other process may work on the same fields.
+
+    Parameters
+    ----------
+    items
+        The fields.
+    work
+        What they share.
+    open_networks
+        Opens the model; called only where something is to be predicted.
+    tell
+        Told how far each field is; may raise to stop the work, after which what is done is kept.
+    """
+    done = FieldsDone()
+    marks = {item.image_id: mark for item in items if (mark := work.kept(item)) is not None}
+    pending = [item for item in items if item.image_id not in marks]
+    name = work.model.manifest.name
+    log.info("%s: %d image(s) to predict, %d kept; model %s", work.out, len(pending), len(marks), name)
+    done.n_kept = len(marks)
+    for item in items:
+        if item.image_id in marks:
+            tell(item, 1.0)
+    if pending:
+        marks |= _predict_all(pending, work, open_networks(), done, tell)
+    for item in items:
+        if (mark := marks.get(item.image_id)) is not None:
+            done.image_ids.append(item.image_id)
+            done.n_cells += mark["n_cells"]
+            done.problems += [(str(item.image), key, reason) for key, reason in mark["problems"]]
+    return done
+
+
+def check_names(items: Sequence[FieldInput]) -> None:
     """Refuse two fields whose files would have one name, also on systems that do not tell capitals apart."""
     counts = Counter(item.image_id.casefold() for item in items)
     twice = [item for item in items if counts[item.image_id.casefold()] > 1]
@@ -129,8 +152,8 @@ def _check_names(items: Sequence[FieldInput]) -> None:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What all fields of a prediction share."""
+class FieldsWork:
+    """What all fields of a prediction share: model, folder, options, and the formats of their own files."""
 
     model: ModelFolder | RunModel
     out: Path
@@ -138,6 +161,7 @@ class _Job:
     formats: tuple[str, ...]
 
     def mark_path(self, item: FieldInput) -> Path:
+        """Return the mark of a field, which is there when all its files are."""
         return self.out / "done" / f"{item.image_id}.json"
 
     def kept(self, item: FieldInput) -> dict[str, Any] | None:
@@ -157,7 +181,7 @@ class _Job:
 
     def inputs_of(self, item: FieldInput) -> dict[str, Any]:
         """Return everything the files of a field follow from."""
-        beside = item.outlines.with_name(_TABLE_BESIDE)
+        beside = item.outlines.with_name(TABLE_BESIDE)
         read = self.options.read
         how = {
             **{key: getattr(self.options, key) for key in ("tta", "ensemble", "calibrated", "threshold", "features")},
@@ -212,16 +236,15 @@ class _Job:
 
 
 def _predict_all(
-    items: Sequence[FieldInput], job: _Job, done: FieldsDone, advance: Advance
+    items: Sequence[FieldInput], work: FieldsWork, networks: Networks, done: FieldsDone, tell: Tell
 ) -> dict[str, dict[str, Any]]:
     """Predict fields, with the next one being opened and the last one being written meanwhile; return their marks."""
-    networks = Networks(job.model, job.options)
     marks: dict[str, dict[str, Any]] = {}
     with (
         ThreadPoolExecutor(1) as opener,
         ThreadPoolExecutor(1) as writer,
         networks.workers() as pool,
-        closing(_one_ahead(items, job, opener)) as fields,
+        closing(_one_ahead(items, work, opener)) as fields,
     ):
         writing: tuple[FieldInput, Future[dict[str, Any]]] | None = None
         for item, opening in fields:
@@ -229,7 +252,7 @@ def _predict_all(
                 inputs, opened = opening.result()
                 with opened.picture:
                     predicted = predict_opened(
-                        opened, networks, pool, threshold=job.options.threshold, advance=_share(advance, opened)
+                        opened, networks, pool, threshold=work.options.threshold, advance=_share(tell, opened)
                     )
             except FieldError as error:
                 _report(done, item, error)
@@ -237,20 +260,20 @@ def _predict_all(
             for note in predicted.notes:
                 log.info("%s: %s", item.image_id, note)
             _settle(writing, marks, done)  # at most one field waits to be written
-            writing = item, writer.submit(job.write, predicted, inputs)
+            writing = item, writer.submit(work.write, predicted, inputs)
         _settle(writing, marks, done)
     return marks
 
 
 def _one_ahead(
-    items: Sequence[FieldInput], job: _Job, opener: Executor
+    items: Sequence[FieldInput], work: FieldsWork, opener: Executor
 ) -> Generator[tuple[FieldInput, Future[tuple[dict[str, Any], OpenField]]], None, None]:
     """Yield fields that are being opened, the following one too."""
-    following: Future[tuple[dict[str, Any], OpenField]] | None = opener.submit(job.open, items[0])
+    following: Future[tuple[dict[str, Any], OpenField]] | None = opener.submit(work.open, items[0])
     try:
         for i, item in enumerate(items):
             current = following
-            following = opener.submit(job.open, items[i + 1]) if i + 1 < len(items) else None
+            following = opener.submit(work.open, items[i + 1]) if i + 1 < len(items) else None
             if current is not None:
                 yield item, current
     finally:
@@ -281,16 +304,16 @@ def _report(done: FieldsDone, item: FieldInput, error: FieldError) -> None:
         log.info("%s%s: %s", item.image, f", {key}" if key else "", reason)
 
 
-def _share(advance: Advance, opened: OpenField) -> Advance:
+def _share(tell: Tell, opened: OpenField) -> Callable[[float], object]:
     """Turn cells of a field into a share of it: how many cells later fields have is not known yet."""
-    return lambda n: advance(n / len(opened.cells))
+    return lambda n: tell(opened.item, n / len(opened.cells))
 
 
 @contextmanager
-def _progress(n_fields: int, *, show: bool) -> Iterator[Advance]:
+def _progress(n_fields: int, *, show: bool) -> Iterator[Tell]:
     """Draw a bar over fields, parts of a field included, on the error stream."""
     if not show:
-        yield lambda _: None
+        yield lambda _item, _share: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -298,4 +321,4 @@ def _progress(n_fields: int, *, show: bool) -> Iterator[Advance]:
     columns = (TextColumn("predicting"), BarColumn(), TaskProgressColumn(), TextColumn("left"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=n_fields)
-        yield lambda share: bar.advance(task, share)
+        yield lambda _item, share: bar.advance(task, share)

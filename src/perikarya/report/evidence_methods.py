@@ -113,7 +113,7 @@ def _damage(results: Mapping[str, Any]) -> str:
             f"Cliff's delta{cite('cliff')} and their bootstrap intervals; p values were corrected over regions by Holm's "
             f"method{cite('holm')}. As a second opinion on uncorrected cells, severity was fitted by a linear mixed model "
             f"with an intercept per animal{cite('mixed')} and the last class by a logistic GEE{cite('gee')}, with degrees of "
-            f"freedom of a comparison between animals (statsmodels{cite('statsmodels')})."
+            f"freedom of a comparison between animals."
         )
     return " ".join(said)
 

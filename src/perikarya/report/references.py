@@ -52,7 +52,6 @@ REFERENCES: dict[str, str] = {
     "timm": "Wightman R. PyTorch Image Models. 2019. doi:10.5281/zenodo.4414861",
     "pytorch": "Paszke A, et al. PyTorch: an imperative style, high-performance deep learning library. NeurIPS 2019. doi:10.48550/arXiv.1912.01703",
     "sklearn": "Pedregosa F, et al. Scikit-learn: machine learning in Python. J Mach Learn Res 2011;12:2825-2830.",
-    "statsmodels": "Seabold S, Perktold J. statsmodels: econometric and statistical modeling with Python. SciPy 2010. doi:10.25080/Majora-92bf1922-011",
     # evaluation
     "ensemble": "Lakshminarayanan B, Pritzel A, Blundell C. Simple and scalable predictive uncertainty estimation using deep ensembles. NeurIPS 2017. doi:10.48550/arXiv.1612.01474",
     "auc": "Hanley JA, McNeil BJ. The meaning and use of the area under a receiver operating characteristic (ROC) curve. Radiology 1982;143:29-36. doi:10.1148/radiology.143.1.7063747",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from tests.evaluate.quantify.worlds import make_cells
 
-from perikarya.evaluate.quantify.cells import SEVERITY, fraction_measure
+from perikarya.evaluate.quantify.cells import SEVERITY, fraction_measure, one_hot
 from perikarya.evaluate.quantify.correction import Counting
-from perikarya.evaluate.quantify.fractions import measure_animals, one_hot, rows_of
+from perikarya.evaluate.quantify.fractions import measure_animals
+from perikarya.evaluate.quantify.tally import rows_of
 
 
 def test_the_table_and_the_draws_name_the_same_measures_in_the_order_of_the_classes() -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.evaluate.quantify.worlds import CLASS_NAMES, ERRORS, bayes, exact_outputs, make_reference
+from tests.evaluate.quantify.worlds import CLASS_NAMES, ERRORS, bayes, exact_outputs, make_reference, sums_of
 
 from perikarya.errors import DataError, UnknownNameError
+from perikarya.evaluate.quantify.cells import one_hot
 from perikarya.evaluate.quantify.correction import (
     CONDITION_LIMIT,
     METHODS,
-    Reference,
     Sample,
     check_condition,
     make_correction,
     misclassification,
 )
-from perikarya.evaluate.quantify.fractions import one_hot
+from perikarya.evaluate.quantify.reference import Reference
 from perikarya.evaluate.stats import draw_counts
 
 N_DRAWS = 300
@@ -26,7 +26,7 @@ N_DRAWS = 300
 def sample(prob_nk: NDArray[np.float64], vote_nk: NDArray[np.float64] | None = None) -> Sample:
     votes = one_hot(prob_nk.argmax(axis=1), 3) if vote_nk is None else vote_nk
     counts = draw_counts(len(prob_nk), n_draws=N_DRAWS, seed=5)
-    return Sample(prob_nk, votes, np.arange(len(prob_nk)), counts)
+    return Sample.of_cells(prob_nk, votes, np.arange(len(prob_nk)), counts)
 
 
 def some_reference(n_animals: int = 8, n_cells: int = 90) -> Reference:
@@ -186,8 +186,9 @@ def test_animals_own_deviation_is_what_sampling_cells_leaves_unexplained(sd_stai
     stain_n = np.repeat(sd_stain * rng.standard_normal(n_animals), n_cells)
     prob = bayes(label_n + stain_n, rng, prior=prior)
     reference = make_reference(label_n, np.repeat([f"r{i:03d}" for i in range(n_animals)], n_cells).tolist(), prob)
-    matrix = reference.output_sums(soft=True).sum(axis=0) / reference.n_per_unit.sum(axis=0)[:, None]
-    found = reference.own_deviation(matrix, np.ones(n_animals), soft=True)
+    sums = sums_of(reference)
+    matrix = sums.soft.sum_skk.sum(axis=0) / sums.n_sk.sum(axis=0)[:, None]
+    found = sums.own_deviation(matrix, np.ones(n_animals), soft=True)
     again = bayes(label_n, rng, prior=prior).reshape(n_animals, n_cells, 3).mean(axis=1)  # the same without stain
     expected = np.cov(prob.reshape(n_animals, n_cells, 3).mean(axis=1).T) - np.cov(again.T)
     np.testing.assert_allclose(found, expected, atol=0.25 * abs(expected).max() if sd_stain else 1e-4)

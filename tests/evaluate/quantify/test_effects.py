@@ -13,16 +13,15 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from perikarya.errors import DataError, UnknownNameError
-from perikarya.evaluate.quantify.cells import AnimalDamage, PredictedCells
+from perikarya.evaluate.quantify.cells import AnimalDamage
 from perikarya.evaluate.quantify.effects import TwoGroups, effect_sizes, group_order, treatment_effects
 from perikarya.evaluate.quantify.permutation import permutation_test
+from perikarya.evaluate.quantify.tally import Tally
 from perikarya.settings import QuantifyConfig
 
 SETTINGS = QuantifyConfig(n_bootstrap=400, n_permutations=1000)
 CLASSES = ("normal", "intermediate", "pyknotic")
-NO_CELLS = PredictedCells(
-    np.zeros((0, 3)), np.zeros(0, np.int64), np.array([], object), None, None, np.array([], object), CLASSES
-)
+NO_CELLS = Tally([], CLASSES)
 Values = NDArray[np.float64]
 
 

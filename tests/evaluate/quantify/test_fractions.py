@@ -9,19 +9,18 @@ import pytest
 from tests.evaluate.quantify.worlds import CLASS_NAMES, bayes, make_cells, make_reference
 
 from perikarya.errors import DataError
-from perikarya.evaluate.quantify.cells import PredictedCells
+from perikarya.evaluate.quantify.cells import PredictedCells, one_hot
 from perikarya.evaluate.quantify.correction import Counting, make_correction
 from perikarya.evaluate.quantify.fractions import (
-    MAX_PARTS,
     counted_shares,
     ends,
     group_means,
     labelled_shares,
     measure_animals,
-    one_hot,
     row_intervals,
-    rows_of,
 )
+from perikarya.evaluate.quantify.survey import MAX_PARTS
+from perikarya.evaluate.quantify.tally import Tally, rows_of
 from perikarya.schema import NO_LABEL
 
 GROUPS, REGIONS = ("sham", "injured"), ("CA1", "DG")
@@ -41,7 +40,7 @@ def rows(cells: PredictedCells, **changes: Any) -> Any:
 
 
 def test_animals_stand_in_order_of_their_group_each_with_its_regions_and_then_all_cells() -> None:
-    found = [(r.subject, r.group, r.region, len(r.cell_n)) for r in rows(some_cells())]
+    found = [(r.subject, r.group, r.region, r.n_cells) for r in rows(some_cells())]
     assert found[:6] == [
         ("a", "sham", "CA1", 4), ("a", "sham", "DG", 4), ("a", "sham", "all", 8),
         ("b", "sham", "CA1", 3), ("b", "sham", "DG", 3), ("b", "sham", "all", 6),
@@ -51,7 +50,7 @@ def test_animals_stand_in_order_of_their_group_each_with_its_regions_and_then_al
 
 def test_cells_without_a_region_count_among_all_and_a_missing_region_has_no_row() -> None:
     region = ["CA1"] * 12 + ["DG"] * 7 + [None]
-    found = {(r.subject, r.region): len(r.cell_n) for r in rows(some_cells(region_n=region))}
+    found = {(r.subject, r.region): r.n_cells for r in rows(some_cells(region_n=region))}
     assert found == {
         ("a", "DG"): 7, ("a", "all"): 8, ("b", "CA1"): 6, ("b", "all"): 6,
         ("c", "CA1"): 4, ("c", "all"): 4, ("d", "CA1"): 2, ("d", "all"): 2,
@@ -65,8 +64,8 @@ def test_images_are_resampled_where_there_are_three_else_cells_and_many_cells_in
     assert found == {"d": ("cell", 2), "c": ("cell", 4), "b": ("image_id", 3), "a": ("cell", 8)}
     many = make_cells(np.full((3 * MAX_PARTS + 1, 3), 1 / 3), ["a"] * (3 * MAX_PARTS + 1))
     (row,) = rows(many, groups=(), regions=())
-    assert row.n_parts == MAX_PARTS
-    assert set(np.bincount(row.part_n)) == {3, 4}
+    assert (row.n_parts, row.n_cells) == (MAX_PARTS, 3 * MAX_PARTS + 1)
+    assert row.n_u.var() == pytest.approx(3, rel=0.3), "as cells fall at random"
 
 
 def test_cells_of_one_image_are_drawn_together() -> None:
@@ -96,7 +95,7 @@ def test_cells_that_cannot_be_placed_are_refused(changes: dict[str, Any], senten
 
 def test_a_region_called_all_is_refused() -> None:
     with pytest.raises(DataError, match="A region is called 'all'"):
-        rows(some_cells(), regions=("CA1", "all"))
+        rows(some_cells(region_n=["CA1", "all"] * 10))
 
 
 def test_counts_and_labels_are_those_of_the_rows_cells() -> None:
@@ -104,7 +103,7 @@ def test_counts_and_labels_are_those_of_the_rows_cells() -> None:
     cells = some_cells(label_n=label)
     listed = rows(cells)
     by_place = {(r.subject, r.region): i for i, r in enumerate(listed)}
-    labelled, counted = labelled_shares(cells, listed), counted_shares(cells, listed)
+    labelled, counted = (shares(Tally(listed, CLASS_NAMES)) for shares in (labelled_shares, counted_shares))
     b, a, d = (labelled.iloc[by_place[s, "all"]] for s in "bad")
     assert (b["n_labelled"], b["fraction_normal"], b["fraction_pyknotic"]) == (6, 2 / 6, 3 / 6)
     assert b["severity"] == pytest.approx((0.5 + 3) / 6)

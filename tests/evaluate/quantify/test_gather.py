@@ -53,8 +53,8 @@ def test_only_labelled_development_cells_are_the_reference_and_unlabelled_cells_
     found = gather(two_seeds, cells, AskedModel("beta", ("beta",), (False,)))
     assert len(found.cells.label_n) == len(cells)
     assert found.reference is not None
-    assert len(found.reference.label_n) == int((~hidden).sum())
-    assert set(found.reference.unit_n) == set(cells.loc[~hidden, "subject"])
+    assert found.reference.n_cells == int((~hidden).sum())
+    assert set(found.reference.names) == set(cells.loc[~hidden, "subject"])
     assert set(found.set_of.values()) == {"development", "external"}
 
 
@@ -145,4 +145,4 @@ def test_a_reference_cell_of_an_unknown_animal_is_drawn_by_its_image(two_seeds: 
     found = gather(two_seeds, cells, AskedModel("beta", ("beta",), (False,)))
     assert found.reference is not None
     images = {f"image {name}" for name in cells.loc[unknown, "image_id"]}
-    assert images <= set(found.reference.unit_n)
+    assert images <= set(found.reference.names)

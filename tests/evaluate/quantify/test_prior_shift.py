@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from tests.evaluate.quantify.worlds import CLASS_NAMES, bayes, make_reference
+from tests.evaluate.quantify.worlds import CLASS_NAMES, bayes, make_reference, sums_of
 
-from perikarya.evaluate.quantify.correction import Reference, Sample
-from perikarya.evaluate.quantify.fractions import one_hot
+from perikarya.evaluate.quantify.cells import one_hot
+from perikarya.evaluate.quantify.correction import Sample
 from perikarya.evaluate.quantify.prior_shift import PriorShift, odds, saerens
+from perikarya.evaluate.quantify.reference import Reference
 from perikarya.evaluate.stats import draw_counts
 
 PRIOR = (0.5, 0.3, 0.2)
@@ -28,7 +31,9 @@ def target(n: int, mix: tuple[float, ...], *, boldness: float = 1.0, learnt: tup
     rng = np.random.default_rng(9)
     label_n = rng.choice(3, n, p=mix)
     prob = bayes(label_n, rng, prior=learnt, boldness=boldness)
-    return Sample(prob, one_hot(prob.argmax(axis=1), 3), np.arange(n) % 300, draw_counts(300, n_draws=200, seed=3))
+    return Sample.of_cells(
+        prob, one_hot(prob.argmax(axis=1), 3), np.arange(n) % 300, draw_counts(300, n_draws=200, seed=3)
+    )
 
 
 def test_em_ends_at_the_most_likely_mix() -> None:
@@ -57,7 +62,7 @@ def test_the_mix_is_found_whatever_confidence_or_mix_the_network_learnt(
     boldness: float, learnt: tuple[float, ...]
 ) -> None:
     mix = (0.1, 0.3, 0.6)
-    shift = PriorShift(reference(boldness=boldness, learnt=learnt), n_draws=200, seed=1)
+    shift = PriorShift(sums_of(reference(boldness=boldness, learnt=learnt)), n_draws=200, seed=1)
     found = shift.without(None).correct(target(6000, mix, boldness=boldness, learnt=learnt)).bounded
     np.testing.assert_allclose(found.point_k, mix, atol=0.03)
 
@@ -65,12 +70,12 @@ def test_the_mix_is_found_whatever_confidence_or_mix_the_network_learnt(
 def test_uncalibrated_em_would_miss_it() -> None:
     mix = (0.1, 0.3, 0.6)
     bold = target(6000, mix, boldness=3.0)
-    assert np.abs(saerens(bold.prob_nk / np.array(PRIOR)) - mix).max() > 0.05
+    assert np.abs(saerens(bold.cells()[0] / np.array(PRIOR)) - mix).max() > 0.05
 
 
 def test_calibration_is_multinomial_regression_on_log_probabilities() -> None:
     ref = reference(800, boldness=2.0)
-    fitted = PriorShift(ref, n_draws=2, seed=1)
+    fitted = PriorShift(sums_of(ref), n_draws=2, seed=1)
     log_nk = np.log(ref.prob_nk.clip(1e-6))
 
     def loss(scale: np.ndarray) -> float:
@@ -88,16 +93,17 @@ def test_draws_are_those_of_calibrating_and_fitting_every_draw_anew() -> None:
     n_draws = 30
     names, unit_n = ref.units
     counts = draw_counts(len(names), n_draws=n_draws, seed=1)
-    found = PriorShift(ref, n_draws=n_draws, seed=1).without(None)
-    one_step = found.correct(Sample(cells.prob_nk, cells.vote_nk, cells.part_n, cells.counts_bu[:n_draws])).bounded
+    found = PriorShift(sums_of(ref), n_draws=n_draws, seed=1).without(None)
+    prob_nk, part_n = cells.cells()
+    one_step = found.correct(replace(cells, counts_bu=cells.counts_bu[:n_draws])).bounded
     anew, anew_both = [], []
     for b in range(n_draws):
         rows = np.concatenate([np.repeat(np.flatnonzero(unit_n == s), int(counts[b, s])) for s in range(len(names))])
         drawn = Reference(ref.label_n[rows], ref.prob_nk[rows], ref.vote_nk[rows], ref.unit_n[rows], CLASS_NAMES)
-        scale = PriorShift(drawn, n_draws=2, seed=1).without(None).scale_p
-        likelihood = odds(np.log(cells.prob_nk.clip(1e-6)), scale)
+        scale = PriorShift(sums_of(drawn), n_draws=2, seed=1).without(None).scale_p
+        likelihood = odds(np.log(prob_nk.clip(1e-6)), scale)
         anew.append(saerens(likelihood))
-        anew_both.append(saerens(np.repeat(likelihood, cells.counts_bu[b][cells.part_n].astype(int), axis=0)))
+        anew_both.append(saerens(np.repeat(likelihood, cells.counts_bu[b][part_n].astype(int), axis=0)))
     spread = np.std(anew_both, axis=0).mean()
     assert np.abs(one_step.shared_bk - anew).mean() < 0.05 * spread
     assert np.abs(one_step.draws_bk - anew_both).mean() < 0.1 * spread
@@ -105,7 +111,7 @@ def test_draws_are_those_of_calibrating_and_fitting_every_draw_anew() -> None:
 
 def test_a_class_that_is_not_there_stays_at_the_border_in_most_draws() -> None:
     ref, cells = reference(), target(400, (0.6, 0.4, 0.0))
-    found = PriorShift(ref, n_draws=200, seed=1).without(None).correct(cells).bounded
+    found = PriorShift(sums_of(ref), n_draws=200, seed=1).without(None).correct(cells).bounded
     assert found.point_k[2] < 0.02
     assert np.quantile(found.draws_bk[:, 2], 0.975) < 0.05
     assert (found.draws_bk >= 0).all()

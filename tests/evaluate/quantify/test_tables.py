@@ -11,11 +11,16 @@ import pytest
 from tests.evaluate.quantify.worlds import CLASS_NAMES, bayes
 
 from perikarya.errors import DataError
+from perikarya.evaluate.quantify import parts
+from perikarya.evaluate.quantify.survey import Survey
 from perikarya.evaluate.quantify.tables import (
-    add_places,
+    PlacedTable,
+    TableCells,
+    TableInMemory,
     cells_of_table,
     class_names_of,
     gather_tables,
+    open_predictions,
     read_predictions,
 )
 from perikarya.schema import NO_LABEL
@@ -62,9 +67,11 @@ def test_what_is_not_there_is_unknown_and_each_cell_is_an_image_of_its_own() -> 
     assert cells.region_n is None
     assert cells.group_n is None
     assert (cells.label_n == NO_LABEL).all()
-    assert len(set(cells.image_n)) == len(frame)
     images = frame.assign(image_id=["x"] * 60 + [None] * 60)
-    assert len(set(cells_of_table(images, CLASS_NAMES, where="it").image_n)) == 61
+    for table, n_images in ((frame, 120), (images, 61)):
+        survey = Survey()
+        survey.add(cells_of_table(table.assign(subject="a"), CLASS_NAMES, where="it"))
+        assert survey.scopes["a", "all"].n_images == n_images
 
 
 @pytest.mark.parametrize(
@@ -103,21 +110,41 @@ def test_places_come_from_the_study_cell_by_cell() -> None:
     frame = some_table()
     study = frame[["cell_id", "subject", "region", "group", "label"]].assign(image_id="i").iloc[::-1]
     bare = frame[["cell_id", *[c for c in frame if c.startswith("prob_")]]]
-    found = add_places(bare, study.reset_index(drop=True), where="it")
-    pd.testing.assert_frame_equal(found[["subject", "region", "label"]], frame[["subject", "region", "label"]])
-    with pytest.raises(DataError, match=r"1 cell\(s\) are not in the study, such as cell3"):
-        add_places(bare, study[study["cell_id"] != "cell3"], where="it")
-    with pytest.raises(DataError, match="no column 'cell_id'"):
-        add_places(bare.drop(columns="cell_id"), study, where="it")
+    placed = PlacedTable(TableInMemory(bare, "it"), study.reset_index(drop=True))
+    ((_, _, found),) = placed.frames(["label", "subject", "region"])
+    pd.testing.assert_frame_equal(found, frame[["label", "subject", "region"]])
+    with pytest.raises(DataError, match=r"it: 2 cell\(s\) are not in the study, such as cell3"):
+        list(
+            PlacedTable(TableInMemory(bare, "it"), study[~study["cell_id"].isin(["cell3", "cell9"])]).frames(["label"])
+        )
+    with pytest.raises(DataError, match="it has no column 'cell_id'"):
+        PlacedTable(TableInMemory(bare.drop(columns="cell_id"), "it"), study)
 
 
 def test_labelled_rows_are_the_reference_unless_a_table_is_named() -> None:
     half = some_table()
     half.loc[half.index >= 60, "label"] = None
-    own = gather_tables(half, CLASS_NAMES)
+    own = gather_tables(TableInMemory(half), CLASS_NAMES)
     assert own.reference is not None
-    assert len(own.reference.label_n) == 60
-    named = gather_tables(half, CLASS_NAMES, some_table(90, seed=1))
+    assert own.reference.n_cells == 60
+    assert own.others is None
+    named = gather_tables(TableInMemory(half), CLASS_NAMES, TableInMemory(some_table(90, seed=1)))
     assert named.reference is not None
-    assert len(named.reference.label_n) == 90
-    assert gather_tables(some_table(labelled=False), CLASS_NAMES).reference is None
+    assert named.reference.n_cells == 90
+    assert named.others is not None
+    assert named.others.n_cells == 60
+    assert gather_tables(TableInMemory(some_table(labelled=False)), CLASS_NAMES).reference is None
+
+
+def test_rows_are_counted_over_all_pieces_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "ROWS_AT_ONCE", 25)
+    frame = some_table()
+    frame.loc[[60, 110], "prob_normal"] += 0.5
+    frame.to_parquet(tmp_path / "cells.parquet")
+    cells = gather_cells(tmp_path / "cells.parquet")
+    with pytest.raises(DataError, match=r"cells\.parquet, row 61: .* sum to 1 \(2 such row"):
+        list(cells.chunks())
+
+
+def gather_cells(path: Path) -> Any:
+    return TableCells(open_predictions(path), CLASS_NAMES)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from perikarya.evaluate.quantify.cells import PredictedCells
-from perikarya.evaluate.quantify.correction import Reference
-from perikarya.evaluate.quantify.fractions import one_hot
+from perikarya.evaluate.quantify.cells import PredictedCells, one_hot
+from perikarya.evaluate.quantify.reference import Reference, ReferenceSums
 from perikarya.schema import NO_LABEL
 
 CLASS_NAMES = ("normal", "intermediate", "pyknotic")
@@ -57,6 +56,13 @@ def make_reference(
     votes = outputs if prob_nk is None else one_hot(prob_nk.argmax(axis=1), prob_nk.shape[1])
     names = CLASS_NAMES[: outputs.shape[1]]
     return Reference(label_n, outputs, votes, np.array(list(unit_n), dtype=object), names)
+
+
+def sums_of(reference: Reference) -> ReferenceSums:
+    """Sum up a reference that has cells."""
+    sums = reference.sums()
+    assert sums is not None
+    return sums
 
 
 def bayes(

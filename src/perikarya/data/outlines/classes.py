@@ -57,7 +57,11 @@ class ClassMap:
         """
         if text is None or not text.strip():
             return cls()
-        pairs = _pairs_of_table(Path(text.strip())) if _is_path(text) else _pairs_of_text(text)
+        return cls.from_pairs(_pairs_of_table(Path(text.strip())) if _is_path(text) else _pairs_of_text(text))
+
+    @classmethod
+    def from_pairs(cls, pairs: Iterable[tuple[str, str]]) -> ClassMap:
+        """Make rules of pairs (left side, class), as ``parse`` reads them."""
         rules = tuple(_rule(left, right) for left, right in pairs)
         seen: set[tuple[str, str]] = set()
         for rule in rules:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,25 +16,25 @@ from perikarya.evaluate.quantify.cells import (
     ALL_REGIONS,
     SEVERITY,
     AnimalDamage,
-    PredictedCells,
-    Texts,
     fraction_measure,
 )
-from perikarya.evaluate.quantify.correction import SOFT, UNCORRECTED, Reference, check_condition, make_correction
+from perikarya.evaluate.quantify.correction import SOFT, UNCORRECTED, check_condition, make_correction
+from perikarya.evaluate.quantify.effects import treatment_effects
 from perikarya.evaluate.quantify.fractions import (
     GroupMean,
-    Row,
     counted_shares,
     ends,
     group_means,
     labelled_shares,
     measure_animals,
     row_intervals,
-    rows_of,
 )
-from perikarya.evaluate.quantify.gather import Gathered, choose_model, gather_run, reference_of
+from perikarya.evaluate.quantify.gather import Gathered, choose_model, gather_run
+from perikarya.evaluate.quantify.power import power_block
+from perikarya.evaluate.quantify.reference import ReferenceSums
 from perikarya.evaluate.quantify.severity import severity_weights
-from perikarya.evaluate.quantify.tables import class_names_of, gather_tables
+from perikarya.evaluate.quantify.tables import PredictionTable, TableInMemory, gather_tables
+from perikarya.evaluate.quantify.tally import Tally, rows_of
 from perikarya.evaluate.quantify.transfer import compare_errors
 from perikarya.evaluate.quantify.words import assumptions, findings
 from perikarya.evaluate.stats import MIN_CLUSTERS
@@ -94,11 +94,11 @@ def quantify_run(
 
 
 def quantify_predictions(
-    frame: pd.DataFrame,
+    table: PredictionTable | pd.DataFrame,
     class_names: tuple[str, ...] | None = None,
     *,
     settings: QuantifyConfig,
-    reference: pd.DataFrame | Reference | None = None,
+    reference: PredictionTable | pd.DataFrame | ReferenceSums | None = None,
     groups: Sequence[str] = (),
     regions: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -106,15 +106,16 @@ def quantify_predictions(
 
     Parameters
     ----------
-    frame
-        One row per cell: subject, region, group, ``prob_<class>``; image_id, label and cell_id where known.
+    table
+        One row per cell: subject, region, group, ``prob_<class>``; image_id, label and cell_id where known. In memory,
+        or files that are read piece by piece (``tables.open_predictions``).
     class_names
         In order of severity; None: the order of the columns.
     settings
         How.
     reference
         Labelled predictions by networks that were not trained on these cells, as a table or from a run
-        (``gather.reference_of_run``); None: the labelled rows of ``frame``.
+        (``gather.reference_of_run``); None: the labelled rows of ``table``.
     groups, regions
         Their order; names not listed follow in the order of the table.
 
@@ -122,8 +123,9 @@ def quantify_predictions(
     -------
     As ``quantify_run``.
     """
-    names = class_names or class_names_of(frame, where="The table of predictions")
-    gathered = gather_tables(frame, names, reference)
+    counted = TableInMemory(table) if isinstance(table, pd.DataFrame) else table
+    known = TableInMemory(reference, "The reference table") if isinstance(reference, pd.DataFrame) else reference
+    gathered = gather_tables(counted, class_names, known, keep_cells=settings.correction == "em")
     return quantify(gathered, settings, groups=groups, regions=regions)
 
 
@@ -131,24 +133,24 @@ def quantify(
     gathered: Gathered, settings: QuantifyConfig, *, groups: Sequence[str], regions: Sequence[str]
 ) -> dict[str, Any]:
     """Compute the block from gathered cells; see ``quantify_run``."""
-    from perikarya.evaluate.quantify.effects import treatment_effects
-    from perikarya.evaluate.quantify.power import power_block
-
-    cells = gathered.cells
+    cells, survey = gathered.cells, gathered.survey
     severity_weights(len(cells.class_names))  # a single class is refused before any work
-    groups, regions = _in_order(cells.group_n, groups), _in_order(cells.region_n, regions)
+    survey.check()
+    groups, regions = _in_order(survey.groups, groups), _in_order(survey.regions, regions)
     groups = _control_first(groups, settings.control)
     chosen = settings.model_copy(update={"control": groups[0]}) if groups else settings
     correction = make_correction(
         settings.correction, gathered.reference, n_draws=settings.n_bootstrap, seed=settings.seed
     )
-    rows = rows_of(cells, groups=groups, regions=regions, seed=settings.seed)
+    log.info("summing up %d cells", survey.n_cells)
+    rows = rows_of(cells, groups=groups, regions=regions, seed=settings.seed, survey=survey)
+    tally = Tally(rows, cells.class_names)
     log.info("correcting %d animals and regions", len(rows))
-    measured = measure_animals(cells, rows, correction, n_draws=settings.n_bootstrap, seed=settings.seed)
+    measured = measure_animals(cells, rows, correction, n_draws=settings.n_bootstrap, seed=settings.seed, survey=survey)
     means = group_means(measured.free, cells.class_names, groups=groups, regions=regions, seed=settings.seed)
     corrected = _correction_block(gathered, settings)
     n_reference = None if corrected["reference"] is None else corrected["reference"]["n_animals"]
-    animals = _animal_entries(measured.bounded, rows, cells, gathered, settings, n_reference)
+    animals = _animal_entries(measured.bounded, tally, gathered, settings, n_reference)
     return {
         "schema_version": SCHEMA_VERSION,
         "class_names": list(cells.class_names),
@@ -164,17 +166,14 @@ def quantify(
         "agreement": _agreement(animals),
         "animals": animals,
         "group_means": [_group_entry(m, cells.class_names, settings.confidence) for m in means],
-        "effects": treatment_effects(measured.free, cells, chosen, group_names=groups),
+        "effects": treatment_effects(measured.free, tally, chosen, group_names=groups),
         "power": power_block(measured.free, chosen, group_names=groups),
         "provenance": provenance(),
     }
 
 
-def _in_order(values: Texts | None, names: Sequence[str]) -> list[str]:
+def _in_order(found: Collection[str], names: Sequence[str]) -> list[str]:
     """Return the names that occur, in the given order; others follow in order of appearance."""
-    if values is None:
-        return []
-    found = [str(v) for v in dict.fromkeys(values) if v is not None]
     return [n for n in names if n in found] + [f for f in found if f not in names]
 
 
@@ -196,17 +195,15 @@ def _correction_block(gathered: Gathered, settings: QuantifyConfig) -> dict[str,
     block: dict[str, Any] = {"method": method, "reference": None, "matrix": None, "condition": None, "check": None}
     if reference is None or method in UNCORRECTED:
         return block
-    n_k = reference.n_per_unit.sum(axis=0)
-    matrix = reference.output_sums(soft=method in SOFT).sum(axis=0) / n_k[:, None]
+    n_k = reference.n_sk.sum(axis=0)
+    matrix = reference.outputs(soft=method in SOFT).sum_skk.sum(axis=0) / n_k[:, None]
     block["matrix"] = matrix.tolist()
     block["condition"] = check_condition(matrix, reference.class_names)
     block["reference"] = {
-        "n_cells": len(reference.label_n),
-        "n_animals": len(reference.units[0]),
+        "n_cells": reference.n_cells,
+        "n_animals": len(reference.names),
         "n_per_class": dict(zip(reference.class_names, n_k.astype(int).tolist(), strict=True)),
-        "n_animals_per_class": dict(
-            zip(reference.class_names, (reference.n_per_unit > 0).sum(axis=0).tolist(), strict=True)
-        ),
+        "n_animals_per_class": dict(zip(reference.class_names, (reference.n_sk > 0).sum(axis=0).tolist(), strict=True)),
     }
     target = _labelled_targets(gathered, reference)
     if target is not None:
@@ -221,25 +218,18 @@ def _correction_block(gathered: Gathered, settings: QuantifyConfig) -> dict[str,
     return block
 
 
-def _labelled_targets(gathered: Gathered, reference: Reference) -> Reference | None:
+def _labelled_targets(gathered: Gathered, reference: ReferenceSums) -> ReferenceSums | None:
     """Return the labelled cells of animals that are not in the reference; None for fewer than three such animals."""
-    known = pd.isna(gathered.cells.subject_n)
-    outside = ~known & ~np.isin(gathered.cells.subject_n.astype(str), reference.units[0])
-    target = reference_of(gathered.cells, outside)
-    return target if target is not None and len(target.units[0]) >= MIN_CLUSTERS else None
+    target = gathered.others.without(reference.names) if gathered.others is not None else None
+    return target if target is not None and len(target.names) >= MIN_CLUSTERS else None
 
 
 def _animal_entries(
-    damage: AnimalDamage,
-    rows: Sequence[Row],
-    cells: PredictedCells,
-    gathered: Gathered,
-    settings: QuantifyConfig,
-    n_reference: int | None,
+    damage: AnimalDamage, tally: Tally, gathered: Gathered, settings: QuantifyConfig, n_reference: int | None
 ) -> list[dict[str, Any]]:
+    rows, names = tally.rows, tally.class_names
     intervals = row_intervals(damage, rows, confidence=settings.confidence, n_reference=n_reference)
-    counted, labelled = counted_shares(cells, rows), labelled_shares(cells, rows)
-    names = cells.class_names
+    counted, labelled = counted_shares(tally), labelled_shares(tally)
     entries = []
     for i, row in enumerate(rows):
         own = {m: {"estimate": float(damage.table[m].iloc[i]), "ci95": intervals[m][i]} for m in damage.draws}
@@ -250,7 +240,7 @@ def _animal_entries(
                 "group": row.group,
                 "region": row.region,
                 "set": gathered.set_of.get(row.subject),
-                "n_cells": len(row.cell_n),
+                "n_cells": row.n_cells,
                 "resampled": row.unit,
                 "n_resampled": row.n_parts,
                 **_split(own, names),

@@ -17,16 +17,14 @@ em              prior shift by maximum likelihood (Saerens et al. 2002), see ``p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
 from perikarya.errors import DataError, UnknownNameError
 from perikarya.evaluate.metrics import Floats, Ints
-from perikarya.evaluate.quantify.cells import Texts
+from perikarya.evaluate.quantify.reference import Reference, ReferenceSums
 from perikarya.evaluate.quantify.simplex import sources
-from perikarya.evaluate.stats import draw_counts
 
 METHODS = ("none", "mean", "adjusted", "probabilistic", "em")
 UNCORRECTED = ("none", "mean")
@@ -36,100 +34,62 @@ CONDITION_LIMIT = 30.0  # above, one percent too many in a count can move a corr
 
 @dataclass(frozen=True)
 class Sample:
-    """The cells of one animal and region, in the parts that are resampled together.
+    """The cells of one animal and region, summed up over the parts that are resampled together.
 
-    ``prob_nk`` and ``vote_nk`` have shape (n_cells, n_classes), ``part_n`` shape (n_cells,), codes below
-    ``counts_bu.shape[1]``; ``counts_bu`` has shape (n_draws, n_parts): how often each draw takes each part. ``seed`` is
-    that of what else is drawn for this sample alone.
+    Attributes
+    ----------
+    n_u, prob_uk, vote_uk
+        Shape (n_parts,) and (n_parts, n_classes): cells, sums of probabilities and of votes.
+    counts_bu
+        Shape (n_draws, n_parts): how often each draw takes each part.
+    seed
+        Of what else is drawn for this sample alone.
+    prob_nk, part_n
+        Shape (n_cells, n_classes) and (n_cells,): the cells themselves with the codes of their parts, for corrections
+        that need them (``Correction.needs_cells``).
     """
 
-    prob_nk: Floats
-    vote_nk: Floats
-    part_n: Ints
+    n_u: Floats
+    prob_uk: Floats
+    vote_uk: Floats
     counts_bu: Floats
     seed: int = 0
+    prob_nk: Floats | None = None
+    part_n: Ints | None = None
 
-    def mean_draws(self, value_nk: Floats) -> Floats:
-        """Return the mean of a value over the cells of each draw, shape (n_draws, n_classes)."""
-        n_parts = self.counts_bu.shape[1]
-        sum_uk = np.stack([np.bincount(self.part_n, column, minlength=n_parts) for column in value_nk.T], axis=1)
-        n_u = np.bincount(self.part_n, minlength=n_parts)
-        return np.asarray((self.counts_bu @ sum_uk) / (self.counts_bu @ n_u)[:, None])
+    @classmethod
+    def of_cells(cls, prob_nk: Floats, vote_nk: Floats, part_n: Ints, counts_bu: Floats, seed: int = 0) -> Sample:
+        """Sum up cells, and keep them."""
+        n_parts = counts_bu.shape[1]
+        n_u = np.bincount(part_n, minlength=n_parts).astype(np.float64)
+        sums = [_sum_by_part(value_nk, part_n, n_parts) for value_nk in (prob_nk, vote_nk)]
+        return cls(n_u, sums[0], sums[1], counts_bu, seed, prob_nk, part_n)
+
+    def outputs(self, *, soft: bool) -> Floats:
+        """Return the sums of probabilities or of votes, shape (n_parts, n_classes)."""
+        return self.prob_uk if soft else self.vote_uk
+
+    def mean(self, sum_uk: Floats) -> Floats:
+        """Return the mean over all cells of a value with these sums, shape (n_classes,)."""
+        return np.asarray(sum_uk.sum(axis=0) / self.n_u.sum())
+
+    def mean_draws(self, sum_uk: Floats) -> Floats:
+        """Return its mean over the cells of each draw, shape (n_draws, n_classes)."""
+        return np.asarray((self.counts_bu @ sum_uk) / (self.counts_bu @ self.n_u)[:, None])
+
+    def cells(self) -> tuple[Floats, Ints]:
+        """Return the cells themselves and their parts."""
+        if self.prob_nk is None or self.part_n is None:
+            raise ValueError("this sample was summed up without keeping its cells")
+        return self.prob_nk, self.part_n
+
+    def sum_by_part(self, value_nk: Floats) -> Floats:
+        """Sum a value of the cells over each part, shape (n_parts, n_classes)."""
+        return _sum_by_part(value_nk, self.cells()[1], len(self.n_u))
 
 
-@dataclass(frozen=True)
-class Reference:
-    """Labelled cells that no network predicting them was trained on: they show how the network errs.
-
-    ``unit_n`` names what is resampled: the animal, or the image where the animal is unknown.
-    """
-
-    label_n: Ints
-    prob_nk: Floats
-    vote_nk: Floats
-    unit_n: Texts
-    class_names: tuple[str, ...]
-
-    @cached_property
-    def units(self) -> tuple[list[str], Ints]:
-        """The units' names, sorted, and the code of each cell."""
-        names, code_n = np.unique(self.unit_n.astype(str), return_inverse=True)
-        return names.tolist(), code_n.astype(np.int64)
-
-    @cached_property
-    def n_per_unit(self) -> Floats:
-        """Shape (n_units, n_classes): labelled cells."""
-        names, code_n = self.units
-        k = len(self.class_names)
-        n_sk = np.bincount(code_n * k + self.label_n, minlength=len(names) * k)
-        return n_sk.reshape(len(names), k).astype(np.float64)
-
-    def output_sums(self, *, soft: bool) -> Floats:
-        """Sum the outputs, probabilities or votes, by unit and true class: shape (n_units, n_classes, n_classes)."""
-        names, code_n = self.units
-        k = len(self.class_names)
-        cell_n = code_n * k + self.label_n
-        columns = (self.prob_nk if soft else self.vote_nk).T
-        sums = [np.bincount(cell_n, column, minlength=len(names) * k) for column in columns]
-        return np.stack(sums, axis=1).reshape(len(names), k, k).astype(np.float64)
-
-    def own_deviation(self, matrix_kk: Floats, kept_s: Floats, *, soft: bool) -> Floats:
-        """Estimate how much animals differ in how the network errs on them.
-
-        Stain, focus and grader differ from animal to animal, so that an animal's mean output is not just what its mix
-        of classes and the common matrix make expect. The variance of this deviation over animals, less what sampling
-        cells explains, by the method of moments.
-
-        Returns
-        -------
-        Covariance of an animal's deviation, shape (n_classes, n_classes), positive semidefinite; its rows sum to 0.
-        """
-        output_nk = self.prob_nk if soft else self.vote_nk
-        n_sk = self.n_per_unit * kept_s[:, None]
-        n_s = np.maximum(n_sk.sum(axis=1), 1.0)
-        deviation_sk = kept_s[:, None] * (self.output_sums(soft=soft).sum(axis=1) - n_sk @ matrix_kk) / n_s[:, None]
-        excess_nk = output_nk - matrix_kk[self.label_n]
-        kept_n = kept_s[self.units[1]] > 0
-        members = [kept_n & (self.label_n == k) for k in range(len(matrix_kk))]
-        within_kij = np.stack([excess_nk[m].T @ excess_nk[m] / max(1, m.sum()) for m in members])
-        sampling_ij = np.tensordot((n_sk / n_s[:, None] ** 2).sum(axis=0), within_kij, axes=1)
-        excess_ij = (deviation_sk.T @ deviation_sk - sampling_ij) / max(1.0, kept_s.sum() - 1)
-        value_k, vector_kk = np.linalg.eigh(excess_ij)
-        return np.asarray((vector_kk * np.maximum(value_k, 0.0)) @ vector_kk.T)
-
-    def weights(self, *, n_draws: int, seed: int, without: str | None) -> tuple[Floats, Floats]:
-        """Return the weight of each unit, shape (n_units,), and in each draw, shape (n_draws, n_units).
-
-        The animal called ``without`` weighs nothing: what corrects an animal must not have been measured on it.
-        """
-        names, _ = self.units
-        kept_s = np.array([name != without for name in names], dtype=np.float64)
-        if not kept_s.any():
-            raise DataError(
-                f"Only animal {without} has labelled reference cells, and an animal cannot correct itself.\n"
-                "Fix: label cells of more animals, or count without correction (--correction none)."
-            )
-        return kept_s, draw_counts(len(names), n_draws=n_draws, seed=seed) * kept_s
+def _sum_by_part(value_nk: Floats, part_n: Ints, n_parts: int) -> Floats:
+    return np.stack([np.bincount(part_n, column, minlength=n_parts) for column in value_nk.T], axis=1)
 
 
 def misclassification(sums_kk: Floats, n_k: Floats, class_names: tuple[str, ...]) -> Floats:
@@ -200,6 +160,11 @@ class Correction(Protocol):
     """A way from predictions to fractions."""
 
     @property
+    def needs_cells(self) -> bool:
+        """Whether sums over parts are not enough, so that a sample must keep its cells."""
+        ...
+
+    @property
     def animals(self) -> frozenset[str]:
         """The reference animals: each is to be left out when it is corrected itself."""
         ...
@@ -216,6 +181,7 @@ class Counting:
     soft: bool
 
     animals: frozenset[str] = frozenset()
+    needs_cells: bool = False
 
     def without(self, subject: str | None) -> Counting:  # noqa: ARG002
         """Return itself: counting is the same for every animal."""
@@ -223,9 +189,9 @@ class Counting:
 
     def correct(self, sample: Sample) -> Corrected:
         """Count."""
-        value_nk = sample.prob_nk if self.soft else sample.vote_nk
-        point = value_nk.mean(axis=0)
-        draws = sample.mean_draws(value_nk)
+        sum_uk = sample.outputs(soft=self.soft)
+        point = sample.mean(sum_uk)
+        draws = sample.mean_draws(sum_uk)
         counted = Fractions(point, draws, np.broadcast_to(point, draws.shape))
         return Corrected(counted, counted)
 
@@ -241,11 +207,11 @@ class MatrixFitted:
 
     def correct(self, sample: Sample) -> Corrected:
         """Solve for the fractions behind the counts, with the counts and the matrix of each draw."""
-        value_nk = sample.prob_nk if self.soft else sample.vote_nk
-        observed = value_nk.mean(axis=0)
+        sum_uk = sample.outputs(soft=self.soft)
+        observed = sample.mean(sum_uk)
         points = sources(self.matrix_kk[None], observed[None])
         shared = sources(self.matrix_bkk, np.broadcast_to(observed, (len(self.matrix_bkk), len(observed))))
-        draws = sources(self.matrix_bkk, sample.mean_draws(value_nk) + self._deviations(sample.seed))
+        draws = sources(self.matrix_bkk, sample.mean_draws(sum_uk) + self._deviations(sample.seed))
         bounded, free = (Fractions(p[0], d, s) for p, d, s in zip(points, draws, shared, strict=True))
         return Corrected(bounded, free)
 
@@ -260,15 +226,16 @@ class MatrixFitted:
 class MatrixCorrection:
     """Adjusted count: by counts (``soft`` false) or by mean probabilities."""
 
-    reference: Reference
+    reference: ReferenceSums
     soft: bool
     n_draws: int
     seed: int
+    needs_cells: bool = False
 
     @property
     def animals(self) -> frozenset[str]:
         """The reference animals."""
-        return frozenset(self.reference.units[0])
+        return frozenset(self.reference.names)
 
     def without(self, subject: str | None) -> MatrixFitted:
         """Measure the matrix on all animals but one.
@@ -276,7 +243,7 @@ class MatrixCorrection:
         A draw holds one cell's weight of the whole reference's row, so that a class it happens to miss stays defined.
         """
         kept_s, counts_bs = self.reference.weights(n_draws=self.n_draws, seed=self.seed, without=subject)
-        sum_skk, n_sk = self.reference.output_sums(soft=self.soft), self.reference.n_per_unit
+        sum_skk, n_sk = self.reference.outputs(soft=self.soft).sum_skk, self.reference.n_sk
         names = self.reference.class_names
         matrix = misclassification(np.einsum("s,sij->ij", kept_s, sum_skk), kept_s @ n_sk, names)
         check_condition(matrix, names)
@@ -289,8 +256,8 @@ class MatrixCorrection:
         )
 
 
-def make_correction(method: str, reference: Reference | None, *, n_draws: int, seed: int) -> Correction:
-    """Return the correction called ``method``.
+def make_correction(method: str, reference: Reference | ReferenceSums | None, *, n_draws: int, seed: int) -> Correction:
+    """Return the correction called ``method``; ``em`` needs a reference that kept its cells.
 
     Raises
     ------
@@ -303,7 +270,8 @@ def make_correction(method: str, reference: Reference | None, *, n_draws: int, s
         raise UnknownNameError("correction", method, METHODS)
     if method in UNCORRECTED:
         return Counting(soft=method in SOFT)
-    if reference is None or not len(reference.label_n):
+    sums = reference.sums() if isinstance(reference, Reference) else reference
+    if sums is None:
         raise DataError(
             "There are no labelled cells to measure the network's errors on, so its counts cannot be corrected.\n"
             "Fix: name a table of labelled, held-out predictions (--reference TABLE), or count without correction "
@@ -312,5 +280,5 @@ def make_correction(method: str, reference: Reference | None, *, n_draws: int, s
     if method == "em":
         from perikarya.evaluate.quantify.prior_shift import PriorShift
 
-        return PriorShift(reference, n_draws=n_draws, seed=seed)
-    return MatrixCorrection(reference, method in SOFT, n_draws=n_draws, seed=seed)
+        return PriorShift(sums, n_draws=n_draws, seed=seed)
+    return MatrixCorrection(sums, method in SOFT, n_draws=n_draws, seed=seed)

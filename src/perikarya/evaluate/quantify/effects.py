@@ -24,10 +24,11 @@ from perikarya.evaluate.quantify.cells import (
     ALL_REGIONS,
     SEVERITY,
     AnimalDamage,
-    PredictedCells,
     fraction_measure,
 )
+from perikarya.evaluate.quantify.mixed import mixed_models
 from perikarya.evaluate.quantify.permutation import permutation_test
+from perikarya.evaluate.quantify.tally import Tally
 from perikarya.evaluate.stats import MIN_CLUSTERS, MIN_DEFINED, SAME
 from perikarya.evaluate.summary import finite
 from perikarya.settings import QuantifyConfig
@@ -61,7 +62,7 @@ class TwoGroups:
 
 
 def treatment_effects(
-    damage: AnimalDamage, cells: PredictedCells, settings: QuantifyConfig, *, group_names: Sequence[str] = ()
+    damage: AnimalDamage, tally: Tally, settings: QuantifyConfig, *, group_names: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Compare every pair of groups in every region, in severity and in the fraction of the last class.
 
@@ -69,8 +70,8 @@ def treatment_effects(
     ----------
     damage
         One row per animal and region. Animals without a group, and values that do not exist, are left out and counted.
-    cells
-        The cells behind it, for the mixed models.
+    tally
+        The sums behind it, for the mixed models.
     settings
         Its ``control`` is the reference of every pair it belongs to.
     group_names
@@ -90,10 +91,8 @@ def treatment_effects(
     UnknownNameError
         If the control is not a group.
     """
-    from perikarya.evaluate.quantify.mixed import mixed_models
-
     groups = group_order(damage.table, settings.control, group_names)
-    measures = [SEVERITY, fraction_measure(cells.class_names[-1])]
+    measures = [SEVERITY, fraction_measure(tally.class_names[-1])]
     comparisons = []
     for reference, group in combinations(groups, 2):
         comparisons.append(
@@ -101,7 +100,7 @@ def treatment_effects(
                 "group": group,
                 "reference": reference,
                 "effects": [e for m in measures for e in _over_regions(damage, m, group, reference, settings)],
-                "models": mixed_models(cells, group=group, reference=reference, confidence=settings.confidence),
+                "models": mixed_models(tally, group=group, reference=reference, confidence=settings.confidence),
             }
         )
     per_group = damage.table.groupby("group")["subject"].nunique()

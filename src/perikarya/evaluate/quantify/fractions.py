@@ -7,99 +7,24 @@ resample animals.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import repeat
 
 import numpy as np
 import pandas as pd
 
-from perikarya.errors import DataError
 from perikarya.evaluate.metrics import Floats, Ints
-from perikarya.evaluate.quantify.cells import (
-    ALL_REGIONS,
-    SEVERITY,
-    AnimalDamage,
-    PredictedCells,
-    Texts,
-    fraction_measure,
-)
-from perikarya.evaluate.quantify.correction import Correction, Fitted, Fractions, Sample
+from perikarya.evaluate.quantify.cells import ALL_REGIONS, SEVERITY, AnimalDamage, Cells, fraction_measure
+from perikarya.evaluate.quantify.correction import Correction, Fractions, Sample
 from perikarya.evaluate.quantify.severity import severity_of
 from perikarya.evaluate.quantify.simplex import project
-from perikarya.evaluate.stats import CELL, IMAGE, MIN_CLUSTERS, draw_counts, percentile_interval
-from perikarya.schema import NO_LABEL
+from perikarya.evaluate.quantify.survey import Survey, survey_of
+from perikarya.evaluate.quantify.tally import Row, Tally, cells_of_rows
+from perikarya.evaluate.stats import draw_counts, percentile_interval
 
-MAX_PARTS = 400  # cells of one animal and region are resampled one by one up to here, beyond in so many random parts
 _SEED_STEP = 1_000_003  # keeps the draws of rows, groups and reference animals apart
-
-
-@dataclass(frozen=True)
-class Row:
-    """One animal and region: which cells, and what is resampled within them."""
-
-    subject: str
-    group: str | None
-    region: str
-    cell_n: Ints
-    unit: str
-    part_n: Ints
-    n_parts: int
-
-
-def rows_of(cells: PredictedCells, *, groups: Sequence[str], regions: Sequence[str], seed: int) -> list[Row]:
-    """List the animals in order of their groups, each with its regions and then with all cells pooled.
-
-    Raises
-    ------
-    DataError
-        If a cell has no animal, an animal has two groups, or a region is called ``all``.
-    """
-    _check_animals(cells)
-    if ALL_REGIONS in regions:
-        raise DataError(f"A region is called '{ALL_REGIONS}', the name of all regions together. Fix: rename it.")
-    rank = {name: i for i, name in enumerate(groups)}
-    group_of = dict(zip(cells.subject_n, cells.group_n, strict=True)) if cells.group_n is not None else {}
-    by_animal = pd.Series(np.arange(len(cells.subject_n))).groupby(cells.subject_n.astype(str)).indices
-    subjects = sorted(map(str, by_animal), key=lambda s: (rank.get(str(group_of.get(s)), len(rank)), s))
-    rng = np.random.default_rng(seed)
-    rows = []
-    for subject in subjects:
-        own_n = np.asarray(by_animal[subject], np.int64)
-        parts = [(ALL_REGIONS, own_n)]
-        if cells.region_n is not None:
-            region_n = cells.region_n[own_n]
-            parts = [(r, own_n[region_n == r]) for r in regions if (region_n == r).any()] + parts
-        for region, cell_n in parts:
-            unit, part_n, n_parts = _parts(cells.image_n[cell_n], rng)
-            rows.append(Row(subject, group_of.get(subject), region, cell_n, unit, part_n, n_parts))
-    return rows
-
-
-def _check_animals(cells: PredictedCells) -> None:
-    unknown_n = pd.isna(cells.subject_n)
-    if unknown_n.any():
-        raise DataError(
-            f"{int(unknown_n.sum())} of {len(unknown_n)} cell(s) to be counted have no subject.\n"
-            "The animal is the unit of every damage figure; cells without one cannot be placed.\n"
-            "Fix: give the animals when the study is imported (--metadata), or a column 'subject' in the table."
-        )
-    if cells.group_n is None:
-        return
-    n_groups = pd.Series(cells.group_n).groupby(cells.subject_n.astype(str)).nunique(dropna=False)
-    if (n_groups > 1).any():
-        raise DataError(
-            f"Animal {n_groups.index[n_groups > 1][0]} has cells in {int(n_groups.max())} groups.\n"
-            "An animal has one treatment. Fix: correct its group, or give the animals different names."
-        )
-
-
-def _parts(image_n: Texts, rng: np.random.Generator) -> tuple[str, Ints, int]:
-    """Choose what is resampled within an animal: its images where there are three or more, else its cells."""
-    names, part_n = np.unique(image_n.astype(str), return_inverse=True)
-    if len(names) >= MIN_CLUSTERS and len(names) < len(image_n):
-        return IMAGE, part_n.astype(np.int64), len(names)
-    n_parts = min(len(image_n), MAX_PARTS)
-    return CELL, rng.permutation(len(image_n)) % n_parts, n_parts
 
 
 @dataclass(frozen=True)
@@ -111,27 +36,42 @@ class Measured:
 
 
 def measure_animals(
-    cells: PredictedCells, rows: Sequence[Row], correction: Correction, *, n_draws: int, seed: int
+    cells: Cells,
+    rows: Sequence[Row],
+    correction: Correction,
+    *,
+    n_draws: int,
+    seed: int,
+    survey: Survey | None = None,
 ) -> Measured:
     """Estimate fractions and severity of every row with draws of their error.
 
-    An animal that is among the reference is corrected by the other animals only.
+    An animal that is among the reference is corrected by the other animals only. The cells are gone over again only for
+    a correction that needs them; ``seed`` and ``survey`` are those of ``tally.rows_of``.
     """
-    vote_nk = votes_of(cells)
-    fits: dict[str | None, Fitted] = {}
+    animals = correction.animals
+    fit = lru_cache(maxsize=2)(correction.without)  # rows of one animal follow each other
     found = []
-    for i, row in enumerate(rows):
-        left_out = row.subject if row.subject in correction.animals else None
-        if left_out not in fits:
-            fits[left_out] = correction.without(left_out)
-        own_seed = seed + _SEED_STEP * (i + 1)
-        counts = draw_counts(row.n_parts, n_draws=n_draws, seed=own_seed)
-        sample = Sample(cells.prob_nk[row.cell_n], vote_nk[row.cell_n], row.part_n, counts, own_seed)
-        found.append(fits[left_out].correct(sample))
+    for i, sample in enumerate(_samples(cells, rows, correction, n_draws=n_draws, seed=seed, survey=survey)):
+        subject = rows[i].subject
+        found.append(fit(subject if subject in animals else None).correct(sample))
     return Measured(
         _animal_damage([f.bounded for f in found], rows, cells.class_names),
         _animal_damage([f.free for f in found], rows, cells.class_names),
     )
+
+
+def _samples(
+    cells: Cells, rows: Sequence[Row], correction: Correction, *, n_draws: int, seed: int, survey: Survey | None
+) -> Iterator[Sample]:
+    """Yield what is to be corrected of each row."""
+    held: Iterator[tuple[Floats | None, Ints | None]] = repeat((None, None))
+    if correction.needs_cells:
+        held = cells_of_rows(cells, rows, survey=survey or survey_of(cells), seed=seed)
+    for i, (row, (prob_nk, part_n)) in enumerate(zip(rows, held, strict=False)):
+        own_seed = seed + _SEED_STEP * (i + 1)
+        counts = draw_counts(row.n_parts, n_draws=n_draws, seed=own_seed)
+        yield Sample(row.n_u, row.prob_uk, row.vote_uk, counts, own_seed, prob_nk, part_n)
 
 
 def _animal_damage(found: Sequence[Fractions], rows: Sequence[Row], class_names: Sequence[str]) -> AnimalDamage:
@@ -140,7 +80,7 @@ def _animal_damage(found: Sequence[Fractions], rows: Sequence[Row], class_names:
             "subject": [r.subject for r in rows],
             "group": pd.Series([r.group for r in rows], dtype=object),
             "region": [r.region for r in rows],
-            "n_cells": [len(r.cell_n) for r in rows],
+            "n_cells": [r.n_cells for r in rows],
             **by_measure(np.stack([f.point_k for f in found]), class_names),
         }
     )
@@ -155,36 +95,18 @@ def by_measure(fraction_k: Floats, class_names: Sequence[str]) -> dict[str, Floa
     return fractions | {SEVERITY: severity_of(fraction_k)}
 
 
-def votes_of(cells: PredictedCells) -> Floats:
-    """Return the share of networks that rank each class first, shape (n_cells, n_classes)."""
-    if cells.vote_nk is not None:
-        return cells.vote_nk
-    return one_hot(cells.prob_nk.argmax(axis=1), cells.prob_nk.shape[1])
-
-
-def one_hot(code_n: Ints, n_classes: int) -> Floats:
-    """Return rows with a single 1, shape (n_cells, n_classes)."""
-    return np.asarray(np.eye(n_classes)[code_n])
-
-
-def labelled_shares(cells: PredictedCells, rows: Sequence[Row]) -> pd.DataFrame:
+def labelled_shares(tally: Tally) -> pd.DataFrame:
     """Return fractions and severity by labels for every row, and ``n_labelled``; NaN where no cell has a label."""
-    n_classes = len(cells.class_names)
-    share_rk = np.full((len(rows), n_classes), np.nan)
-    n_labelled = np.zeros(len(rows), dtype=np.int64)
-    for i, row in enumerate(rows):
-        label_n = cells.label_n[row.cell_n]
-        label_n = label_n[label_n != NO_LABEL]
-        n_labelled[i] = len(label_n)
-        if len(label_n):
-            share_rk[i] = np.bincount(label_n, minlength=n_classes) / len(label_n)
-    return pd.DataFrame({"n_labelled": n_labelled, **by_measure(share_rk, cells.class_names)})
+    label_rk = np.stack([row.label_k for row in tally.rows]).astype(np.float64)
+    n_labelled = label_rk.sum(axis=1)
+    share_rk = label_rk / np.where(n_labelled > 0, n_labelled, np.nan)[:, None]
+    return pd.DataFrame({"n_labelled": n_labelled.astype(np.int64), **by_measure(share_rk, tally.class_names)})
 
 
-def counted_shares(cells: PredictedCells, rows: Sequence[Row]) -> pd.DataFrame:
+def counted_shares(tally: Tally) -> pd.DataFrame:
     """Return fractions and severity by predicted labels, uncorrected, for every row."""
-    share_rk = np.stack([votes_of(cells)[row.cell_n].mean(axis=0) for row in rows])
-    return pd.DataFrame(by_measure(share_rk, cells.class_names))
+    share_rk = np.stack([row.vote_uk.sum(axis=0) / row.n_cells for row in tally.rows])
+    return pd.DataFrame(by_measure(share_rk, tally.class_names))
 
 
 Ends = list[float] | None  # of an interval

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from perikarya.errors import DataError, RunError, UnknownNameError
 from perikarya.evaluate.metrics import Floats, Ints
-from perikarya.evaluate.outputs import ALL_MODELS, PREDICTION_FILES, PredictionSet, entry_name, load_predictions
-from perikarya.evaluate.quantify.cells import PredictedCells, Texts
-from perikarya.evaluate.quantify.correction import Reference
-from perikarya.evaluate.quantify.fractions import one_hot, votes_of
+from perikarya.evaluate.outputs import ALL_MODELS, PredictionSet, entry_name, has_views, load_predictions
+from perikarya.evaluate.quantify.cells import Cells, PredictedCells, one_hot, texts_of
+from perikarya.evaluate.quantify.reference import Pile, ReferenceSums, reference_of
+from perikarya.evaluate.quantify.survey import Survey
 from perikarya.runs import RunFolder, TaskKey, read_json
-from perikarya.schema import DEVELOPMENT, NO_LABEL, Predictions, Study, label_codes
+from perikarya.schema import DEVELOPMENT, Predictions, Study, label_codes
 
 
 @dataclass(frozen=True)
 class Gathered:
     """What damage is computed from.
 
-    ``set_of`` maps an animal to the set it belongs to (None in a table); ``source`` says where the predictions come
-    from, ready for JSON; ``notes`` holds whole sentences a reader must know.
+    ``survey`` tells where the cells lie; ``others`` sums up labelled cells that are not in the reference. ``set_of``
+    maps an animal to the set it belongs to (None in a table); ``source`` says where the predictions come from, ready
+    for JSON; ``notes`` holds whole sentences a reader must know.
     """
 
-    cells: PredictedCells
-    reference: Reference | None
+    cells: Cells
+    survey: Survey
+    reference: ReferenceSums | None
+    others: ReferenceSums | None = None
     set_of: dict[str, str] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -59,26 +63,21 @@ def choose_model(
         If no name was given and the run has not been evaluated.
     """
     names = list(dict.fromkeys(key.model for key in tasks))
-    has_views = {n: any(_has_views(run, key) for key in tasks if key.model == n) for n in names}
+    seen_views = {n: any(has_views(run, key) for key in tasks if key.model == n) for n in names}
     entries: dict[str, AskedModel] = {}
     for name in names:
-        for tta in (False, True)[: 1 + has_views[name]]:
+        for tta in (False, True)[: 1 + seen_views[name]]:
             plain = entry_name(name, tta=tta, ensemble=False)
             for entry in (plain, entry_name(name, tta=tta, ensemble=True)):
                 entries[entry] = AskedModel(plain, (name,), (tta,))
     joined = tuple(n for n in names if n not in alone)
     if len(joined) > 1:
         everything = entry_name(ALL_MODELS, tta=False, ensemble=True)
-        entries[everything] = AskedModel(everything, joined, tuple(has_views[n] for n in joined))
+        entries[everything] = AskedModel(everything, joined, tuple(seen_views[n] for n in joined))
     wanted = model or (names[0] if len(names) == 1 else _leader(run))
     if wanted not in entries:
         raise UnknownNameError("model of this run", wanted, entries)
     return entries[wanted]
-
-
-def _has_views(run: RunFolder, key: TaskKey) -> bool:
-    views: tuple[PredictionSet, ...] = ("test_tta", "external_tta")
-    return run.task_is_done(key) and any((run.task(key) / PREDICTION_FILES[v]).is_file() for v in views)
 
 
 def _leader(run: RunFolder) -> str:
@@ -105,14 +104,16 @@ def gather_run(
     DataError
         If predictions do not fit the study.
     """
-    pile = _Pile(cells, study.class_names)
+    pile = _Averages(cells, study.class_names)
     own = [key for key in tasks if key.model in asked.bases]
     for base, tta in zip(asked.bases, asked.tta, strict=True):
         keys = [key for key in own if key.model == base]
-        kinds: tuple[PredictionSet, ...] = ("test_tta", "external_tta") if tta else ("test", "external")
+        kinds: tuple[PredictionSet, ...] = ("test", "external")
         for which in kinds:
             for predictions in load_predictions(run, keys, study.class_names, which=which).values():
-                pile.add(predictions)
+                asked_for = predictions.over_views() if tta else predictions
+                if asked_for is not None:
+                    pile.add(asked_for)
     n_done = sum(run.task_is_done(key) for key in own)
     if not pile.n_networks.any():
         raise RunError(
@@ -127,9 +128,12 @@ def gather_run(
     if (n_missing := len(cells) - len(table)) > 0:
         notes.append(f"{n_missing} cell(s) of the study have no prediction and are not counted.")
     is_development = (table["set"] == DEVELOPMENT).to_numpy(bool)
+    survey, reference, others = look_over(found, lambda _: is_development, keep_cells=True)
     return Gathered(
         cells=found,
-        reference=reference_of(found, is_development),
+        survey=survey,
+        reference=reference,
+        others=others,
         set_of=dict(zip(table["subject"].astype(str), table["set"].astype(str), strict=True)),
         source={"model": asked.name, "n_networks": n_done, "study": study.name},
         notes=tuple(notes),
@@ -138,7 +142,7 @@ def gather_run(
 
 def reference_of_run(
     run: RunFolder, cells: pd.DataFrame, study: Study, *, tasks: Sequence[TaskKey], asked: AskedModel
-) -> Reference:
+) -> ReferenceSums:
     """Take a run's labelled development cells, each predicted by networks that never saw it, as reference.
 
     Where the run tests none of them (``cv.scheme: single``), its labelled external cells take their place.
@@ -149,8 +153,7 @@ def reference_of_run(
         If no finished task left predictions of labelled cells.
     """
     gathered = gather_run(run, cells, study, tasks=tasks, asked=asked)
-    everything = np.ones(len(gathered.cells.label_n), bool)
-    known = gathered.reference or reference_of(gathered.cells, everything)
+    known = gathered.reference or reference_of(gathered.cells, keep_cells=True)
     if known is None:
         raise RunError(
             f"No finished task of {asked.name} in {run.root} predicted labelled cells it was not trained on.\n"
@@ -159,7 +162,27 @@ def reference_of_run(
     return known
 
 
-class _Pile:
+Chooser = Callable[[PredictedCells], NDArray[np.bool_]]  # of some cells, shape (n_cells,), those of the reference
+
+
+def look_over(
+    cells: Cells, chosen: Chooser, *, keep_cells: bool
+) -> tuple[Survey, ReferenceSums | None, ReferenceSums | None]:
+    """Find in one pass where cells lie, and sum up the labelled ones: those that are the reference, and the others.
+
+    ``keep_cells`` keeps those of the reference, which ``em`` needs.
+    """
+    survey = Survey()
+    reference, others = (Pile(cells.class_names, keep_cells=keep) for keep in (keep_cells, False))
+    for chunk in cells.chunks():
+        survey.add(chunk)
+        chosen_n = chosen(chunk)
+        reference.add_labelled(chunk, chosen_n)
+        others.add_labelled(chunk, ~chosen_n)
+    return survey, reference.sums(), others.sums()
+
+
+class _Averages:
     """Sums of probabilities and votes per row of the cells table."""
 
     def __init__(self, cells: pd.DataFrame, class_names: tuple[str, ...]) -> None:
@@ -198,37 +221,21 @@ class _Pile:
 
 
 def predicted_cells(
-    table: pd.DataFrame, class_names: tuple[str, ...], *, prob_nk: Floats, vote_nk: Floats | None, label_n: Ints
+    table: pd.DataFrame | Mapping[str, pd.Series],
+    class_names: tuple[str, ...],
+    *,
+    prob_nk: Floats,
+    vote_nk: Floats | None,
+    label_n: Ints,
 ) -> PredictedCells:
     """Join probabilities with subject, region, group and image_id of the same cells."""
     return PredictedCells(
         prob_nk=prob_nk,
         label_n=label_n,
-        subject_n=_texts(table["subject"]),
-        region_n=_texts(table["region"]) if table["region"].notna().any() else None,
-        group_n=_texts(table["group"]) if table["group"].notna().any() else None,
-        image_n=_texts(table["image_id"]),
+        subject_n=texts_of(table["subject"]),
+        region_n=texts_of(table["region"]) if table["region"].notna().any() else None,
+        group_n=texts_of(table["group"]) if table["group"].notna().any() else None,
+        image_n=texts_of(table["image_id"]),
         class_names=class_names,
         vote_nk=vote_nk,
-    )
-
-
-def _texts(column: pd.Series) -> Texts:
-    text = column.astype(object)
-    return np.asarray(text.where(column.notna(), None).to_numpy(dtype=object))
-
-
-def reference_of(cells: PredictedCells, member_n: np.ndarray[Any, np.dtype[np.bool_]]) -> Reference | None:
-    """Take the labelled cells among ``member_n``, shape (n_cells,), as reference; None where there are none."""
-    kept = member_n & (cells.label_n != NO_LABEL)
-    if not kept.any():
-        return None
-    subject_n, image_n = cells.subject_n[kept], cells.image_n[kept]
-    unknown = pd.isna(subject_n)
-    return Reference(
-        label_n=cells.label_n[kept],
-        prob_nk=cells.prob_nk[kept],
-        vote_nk=votes_of(cells)[kept],
-        unit_n=np.where(unknown, np.array([f"image {i}" for i in image_n], dtype=object), subject_n),
-        class_names=cells.class_names,
     )

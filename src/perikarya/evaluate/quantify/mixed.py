@@ -5,29 +5,66 @@ how much; the permutation test on corrected values per animal (``effects``) is t
 their statistic to Student's t with the degrees of freedom of a comparison between animals (animals minus two), not of
 cells: for a balanced study that is exactly the F test of the nested analysis of variance.
 
-statsmodels takes seconds to import, so it is imported inside the functions.
+An animal has one treatment, so all its cells share their expectation, and both models come down to sums per animal:
+their solutions are those of the models of single cells (the tests compare them with statsmodels), for any number of
+cells.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.stats import t as student_t
 
 from perikarya.evaluate.metrics import Floats, Ints
-from perikarya.evaluate.quantify.cells import ALL_REGIONS, SEVERITY, PredictedCells, fraction_measure
+from perikarya.evaluate.quantify.cells import ALL_REGIONS, SEVERITY, fraction_measure
+from perikarya.evaluate.quantify.tally import Row, Tally
 from perikarya.evaluate.stats import MIN_CLUSTERS, SAME
 
 MIXED = "linear mixed model (REML, random intercept per animal)"
 MARGINAL = "logistic GEE (exchangeable, bias-reduced errors)"
 _LOG_RATIOS = np.linspace(np.log(1e-6), np.log(1e3), 22)  # variance between animals over variance within
+_GEE_STEPS, _GEE_TOLERANCE = 200, 1e-10
+
+
+@dataclass(frozen=True)
+class AnimalSums:
+    """A value of the cells of two groups, summed up by animal; all of shape (n_animals,).
+
+    ``n_a`` cells, ``sum_a`` of the value, ``square_a`` of its square; ``is_group_a`` is false in the reference.
+    """
+
+    n_a: Floats
+    sum_a: Floats
+    square_a: Floats
+    is_group_a: NDArray[np.bool_]
+
+    @classmethod
+    def of_cells(cls, value_n: Floats, is_group_n: Floats, animal_n: Ints) -> AnimalSums:
+        """Sum up cells."""
+        n_a = np.bincount(animal_n).astype(np.float64)
+        sum_a, square_a = (np.asarray(np.bincount(animal_n, v), np.float64) for v in (value_n, value_n**2))
+        return cls(n_a, sum_a, square_a, np.bincount(animal_n, is_group_n) > n_a / 2)
+
+    @property
+    def sides(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """The animals of the group and of the reference."""
+        return self.is_group_a, ~self.is_group_a
+
+    @property
+    def mean_a(self) -> Floats:
+        """The animals' means."""
+        return np.asarray(self.sum_a / self.n_a)
+
+    @property
+    def within(self) -> float:
+        """Squares of the cells around the means of their animals."""
+        return float(np.maximum(self.square_a - self.sum_a * self.mean_a, 0.0).sum())
 
 
 @dataclass(frozen=True)
@@ -43,7 +80,7 @@ class NotFittedError(Exception):
     """A model has no usable solution; the message is the reason. Never leaves this module."""
 
 
-def mixed_models(cells: PredictedCells, *, group: str, reference: str, confidence: float) -> list[dict[str, Any]]:
+def mixed_models(tally: Tally, *, group: str, reference: str, confidence: float) -> list[dict[str, Any]]:
     """Compare two groups by both models in every region and in all regions together.
 
     Returns
@@ -52,24 +89,29 @@ def mixed_models(cells: PredictedCells, *, group: str, reference: str, confidenc
     severity, group minus reference) and the last class by a logistic GEE (``estimate``: log odds ratio, with
     ``odds_ratio``). A model that cannot be fitted has ``converged`` False, no numbers and a ``reason``.
     """
-    if cells.group_n is None:
-        return []
-    in_pair = (cells.group_n == group) | (cells.group_n == reference)
-    regions = [] if cells.region_n is None else [r for r in dict.fromkeys(cells.region_n[in_pair]) if r is not None]
+    own = [row for row in tally.rows if row.group in (group, reference)]
     found = []
-    for region in [ALL_REGIONS, *regions]:
-        kept = in_pair if region == ALL_REGIONS or cells.region_n is None else in_pair & (cells.region_n == region)
-        _, animal_n = np.unique(cells.subject_n[kept].astype(str), return_inverse=True)
-        is_group_n = (cells.group_n[kept] == group).astype(np.float64)
-        n_classes = len(cells.class_names)
-        prob_nk = cells.prob_nk[kept]
-        severity_n = prob_nk @ (np.arange(n_classes) / (n_classes - 1))
-        last_n = (prob_nk.argmax(axis=1) == n_classes - 1).astype(np.float64)
-        linear = severity_model(severity_n, is_group_n, animal_n.astype(np.int64), confidence=confidence)
-        logistic = last_class_model(last_n, is_group_n, animal_n.astype(np.int64), confidence=confidence)
+    for region in dict.fromkeys([ALL_REGIONS, *(row.region for row in own)] if own else []):
+        rows = [row for row in own if row.region == region]
+        linear = _second_opinion(MIXED, _fit_linear, _severities(rows, group), confidence)
+        logistic = _with_odds_ratio(_second_opinion(MARGINAL, _fit_logistic, _last_class(rows, group), confidence))
         found.append({"region": region, "measure": SEVERITY, **linear})
-        found.append({"region": region, "measure": fraction_measure(cells.class_names[-1]), **logistic})
+        found.append({"region": region, "measure": fraction_measure(tally.class_names[-1]), **logistic})
     return found
+
+
+def _severities(rows: list[Row], group: str) -> AnimalSums:
+    return _sums(rows, group, [row.severity for row in rows], [row.severity2 for row in rows])
+
+
+def _last_class(rows: list[Row], group: str) -> AnimalSums:
+    n_last = [float(row.n_last) for row in rows]
+    return _sums(rows, group, n_last, n_last)
+
+
+def _sums(rows: list[Row], group: str, sums: list[float], squares: list[float]) -> AnimalSums:
+    n_cells = np.array([row.n_cells for row in rows], np.float64)
+    return AnimalSums(n_cells, np.array(sums), np.array(squares), np.array([row.group == group for row in rows], bool))
 
 
 def severity_model(value_n: Floats, is_group_n: Floats, animal_n: Ints, *, confidence: float) -> dict[str, Any]:
@@ -86,7 +128,7 @@ def severity_model(value_n: Floats, is_group_n: Floats, animal_n: Ints, *, confi
     confidence
         Of the interval.
     """
-    return _second_opinion(MIXED, _fit_linear, value_n, is_group_n, animal_n, confidence)
+    return _second_opinion(MIXED, _fit_linear, AnimalSums.of_cells(value_n, is_group_n, animal_n), confidence)
 
 
 def last_class_model(event_n: Floats, is_group_n: Floats, animal_n: Ints, *, confidence: float) -> dict[str, Any]:
@@ -95,7 +137,11 @@ def last_class_model(event_n: Floats, is_group_n: Floats, animal_n: Ints, *, con
     Standard errors are those of Mancl & DeRouen (2001, doi:10.1111/j.0006-341X.2001.00126.x): the usual sandwich is
     too small for fewer than some forty animals. Arguments as in ``severity_model``, ``event_n`` being 0 or 1.
     """
-    found = _second_opinion(MARGINAL, _fit_logistic, event_n, is_group_n, animal_n, confidence)
+    events = AnimalSums.of_cells(event_n, is_group_n, animal_n)
+    return _with_odds_ratio(_second_opinion(MARGINAL, _fit_logistic, events, confidence))
+
+
+def _with_odds_ratio(found: dict[str, Any]) -> dict[str, Any]:
     ratio = None
     if found["converged"]:
         with np.errstate(over="ignore"):
@@ -105,26 +151,22 @@ def last_class_model(event_n: Floats, is_group_n: Floats, animal_n: Ints, *, con
     return found | {"odds_ratio": ratio}
 
 
-def _second_opinion(
-    name: str,
-    fit: Callable[[Floats, Floats, Ints], Fit],
-    value_n: Floats,
-    is_group_n: Floats,
-    animal_n: Ints,
-    confidence: float,
-) -> dict[str, Any]:
-    n_animals = [len(np.unique(animal_n[is_group_n == side])) for side in (1.0, 0.0)]
+def _second_opinion(name: str, fit: Callable[[AnimalSums], Fit], sums: AnimalSums, confidence: float) -> dict[str, Any]:
+    n_animals = [int(side.sum()) for side in sums.sides]
     degrees = sum(n_animals) - 2
-    found: dict[str, Any] = {"model": name, "corrected": False, "n_cells": len(value_n), "n_animals": sum(n_animals)}
+    found: dict[str, Any] = {
+        "model": name,
+        "corrected": False,
+        "n_cells": int(sums.n_a.sum()),
+        "n_animals": sum(n_animals),
+    }
     try:
         if min(n_animals) < MIN_CLUSTERS:
             raise NotFittedError(f"not fitted: {n_animals[0]} and {n_animals[1]} animals, {MIN_CLUSTERS} are needed")
-        with _silence():
-            fitted = fit(value_n, is_group_n, animal_n)
-    except (NotFittedError, np.linalg.LinAlgError, ValueError) as error:
-        reason = str(error) if isinstance(error, NotFittedError) else f"did not converge: {error}"
+        fitted = fit(sums)
+    except NotFittedError as error:
         numbers = dict.fromkeys(("estimate", "se", "ci95", "df", "p", "likeness"))
-        return found | numbers | {"converged": False, "reason": reason}
+        return found | numbers | {"converged": False, "reason": str(error)}
     half = float(student_t.ppf(0.5 + confidence / 2, degrees)) * fitted.se
     return found | {
         "estimate": fitted.estimate,
@@ -138,86 +180,99 @@ def _second_opinion(
     }
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Drop warnings, for what they say is read from the results; leave the filters of the process as they were."""
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        import_module("statsmodels.tools.sm_exceptions")  # which switches its own warnings on when first imported
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _fit_linear(value_n: Floats, is_group_n: Floats, animal_n: Ints) -> Fit:
-    """Fit by REML.
-
-    The optimisers of statsmodels can end far from the maximum in this model (lbfgs of 0.15 does so for one simulated
-    study in two), so the one parameter that is not linear, the ratio of the two variances, is searched for here;
-    statsmodels starts there, and says whether it is the maximum. At a ratio of zero this is ordinary least squares.
-    """
-    from statsmodels.regression.linear_model import OLS
-    from statsmodels.regression.mixed_linear_model import MixedLM, MixedLMParams
-
-    design = np.column_stack([np.ones(len(value_n)), is_group_n])
-    plain = OLS(value_n, design).fit()
-    if plain.scale < SAME:
-        raise NotFittedError("did not converge: the cells of a group do not differ at all")
-    ratio = _best_ratio(value_n, is_group_n, animal_n)
-    if ratio is None:
-        return _usable(plain.params[1], plain.bse[1], 0.0)
-    start = MixedLMParams.from_components(fe_params=np.zeros(2), cov_re=np.array([[ratio]]))
-    mixed = MixedLM(value_n, design, groups=animal_n).fit(start_params=start, reml=True, method="bfgs")
-    if not mixed.converged:
-        raise NotFittedError("did not converge: the likelihood has no clear maximum")
-    between = float(mixed.cov_re[0, 0])
-    return _usable(mixed.fe_params[1], mixed.bse_fe[1], between / (between + mixed.scale))
-
-
-def _best_ratio(value_n: Floats, is_group_n: Floats, animal_n: Ints) -> float | None:
-    """Return the ratio of the variances, between over within, of the largest REML likelihood; None where it is zero.
+def _fit_linear(sums: AnimalSums) -> Fit:
+    """Fit by REML: generalised least squares at the best ratio of the two variances; ordinary ones where it is 0.
 
     With a group that is constant within animals the likelihood needs sums per animal only (Searle, Casella & McCulloch
-    1992, Variance Components, chapter 3).
+    1992, Variance Components, chapter 3), and the ratio is the one parameter that must be searched for.
     """
-    n_cells = np.bincount(animal_n).astype(np.float64)
-    mean = np.bincount(animal_n, value_n) / n_cells
-    is_group = np.bincount(animal_n, is_group_n) / n_cells > 0.5
-    within = float(((value_n - mean[animal_n]) ** 2).sum())
+    if _at_ratio(sums, 0.0)[2] < SAME:
+        raise NotFittedError("did not converge: the cells of a group do not differ at all")
+    ratio = _best_ratio(sums)
+    difference, weights, scale = _at_ratio(sums, ratio)
+    return _usable(difference, float(np.sqrt(scale * sum(1 / w for w in weights))), ratio / (1 + ratio))
+
+
+def _at_ratio(sums: AnimalSums, ratio: float) -> tuple[float, list[float], float]:
+    """Return the difference of the groups' means, their weights, and the variance within animals, given the ratio."""
+    weight_a = sums.n_a / (1 + sums.n_a * ratio)
+    squares, centres = sums.within, []
+    for side in sums.sides:
+        centres.append(float(np.average(sums.mean_a[side], weights=weight_a[side])))
+        squares += float((weight_a[side] * (sums.mean_a[side] - centres[-1]) ** 2).sum())
+    weights = [float(weight_a[side].sum()) for side in sums.sides]
+    return centres[0] - centres[1], weights, squares / (float(sums.n_a.sum()) - 2)
+
+
+def _best_ratio(sums: AnimalSums) -> float:
+    """Return the ratio of the variances, between over within, of the largest REML likelihood."""
 
     def loss(log_ratio: float) -> float:
-        total = 1 + n_cells * np.exp(log_ratio)
-        weight = n_cells / total
-        squares, logs = within, float(np.log(total).sum())
-        for side in (is_group, ~is_group):
-            centre = np.average(mean[side], weights=weight[side])
-            squares += float((weight[side] * (mean[side] - centre) ** 2).sum())
-            logs += float(np.log(weight[side].sum()))
-        return float((len(value_n) - 2) * np.log(squares) + logs)
+        ratio = float(np.exp(log_ratio))
+        _, weights, scale = _at_ratio(sums, ratio)
+        logs = float(np.log1p(sums.n_a * ratio).sum()) + sum(float(np.log(w)) for w in weights)
+        return (float(sums.n_a.sum()) - 2) * float(np.log(max(scale, np.finfo(float).tiny))) + logs
 
     losses = [loss(x) for x in _LOG_RATIOS]
     best = int(np.argmin(losses))
     if best == 0:
-        return None
-    low, high = _LOG_RATIOS[best - 1], _LOG_RATIOS[min(best + 1, len(_LOG_RATIOS) - 1)]
-    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-7}).x))
+        return 0.0
+    if best == len(_LOG_RATIOS) - 1:
+        raise NotFittedError("did not converge: the likelihood has no clear maximum")
+    bounds = (_LOG_RATIOS[best - 1], _LOG_RATIOS[best + 1])
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7}).x))
 
 
-def _fit_logistic(event_n: Floats, is_group_n: Floats, animal_n: Ints) -> Fit:
-    from statsmodels.genmod.cov_struct import Exchangeable
-    from statsmodels.genmod.families import Binomial
-    from statsmodels.genmod.generalized_estimating_equations import GEE
+def _fit_logistic(sums: AnimalSums) -> Fit:
+    """Solve the estimating equations of Liang & Zeger (1986, doi:10.1093/biomet/73.1.13), by turns for means and ``a``.
 
-    for side, name in ((1.0, "group"), (0.0, "reference")):
-        share = event_n[is_group_n == side].mean()
-        if share in (0.0, 1.0):
-            which = "all" if share else "no"
+    With likeness a, the sum of the cells' residuals of an animal of n cells weighs 1 / (1 + (n - 1) a); a group's share
+    is then a weighted mean, and the moments of the residuals give a.
+    """
+    for side, name in zip(sums.sides, ("group", "reference"), strict=True):
+        n_events, n = sums.sum_a[side].sum(), sums.n_a[side].sum()
+        if n_events in (0.0, n):
+            which = "all" if n_events else "no"
             raise NotFittedError(f"did not converge: {which} cells of the {name} are of the last class")
-    design = np.column_stack([np.ones(len(event_n)), is_group_n])
-    result = GEE(event_n, design, groups=animal_n, family=Binomial(), cov_struct=Exchangeable()).fit(
-        maxiter=200, cov_type="bias_reduced"
-    )
-    if not result.converged:
-        raise NotFittedError("did not converge: 200 steps were not enough")
-    return _usable(result.params[1], result.bse[1], float(result.cov_struct.dep_params))
+    likeness, before = 0.0, np.full(2, np.inf)
+    for _ in range(_GEE_STEPS):
+        weight_a = _alike(sums, likeness)
+        share_g = np.array(
+            [np.average(sums.mean_a[s], weights=(weight_a * sums.n_a)[s]) for s in sums.sides], np.float64
+        )
+        if np.abs(share_g - before).max() < _GEE_TOLERANCE:
+            break
+        likeness, before = _likeness(sums, share_g), share_g
+    else:
+        raise NotFittedError(f"did not converge: {_GEE_STEPS} steps were not enough")
+    variance = 0.0
+    for side, share in zip(sums.sides, share_g, strict=True):
+        spread_a = share * (1 - share) * weight_a[side] * sums.n_a[side]
+        residual_a = weight_a[side] * (sums.sum_a[side] - sums.n_a[side] * share)
+        leverage_a = spread_a / spread_a.sum()
+        variance += float(((residual_a / (1 - leverage_a)) ** 2).sum() / spread_a.sum() ** 2)
+    odds = np.log(share_g / (1 - share_g))
+    return _usable(float(odds[0] - odds[1]), float(np.sqrt(variance)), likeness)
+
+
+def _alike(sums: AnimalSums, likeness: float) -> Floats:
+    total_a = 1 + (sums.n_a - 1) * likeness
+    if total_a.min() <= 0:
+        raise NotFittedError("did not converge: cells of one animal are less alike than those of several")
+    return np.asarray(1 / total_a)
+
+
+def _likeness(sums: AnimalSums, share_g: Floats) -> float:
+    """Estimate the correlation of two cells of an animal from the residuals, two degrees of freedom taken off."""
+    share_a = np.where(sums.is_group_a, share_g[0], share_g[1])
+    spread_a = share_a * (1 - share_a)
+    total_a = (sums.sum_a - sums.n_a * share_a) ** 2 / spread_a
+    square_a = (sums.sum_a * (1 - 2 * share_a) + sums.n_a * share_a**2) / spread_a
+    n_pairs = float((sums.n_a * (sums.n_a - 1) / 2).sum())
+    if n_pairs <= 2:
+        raise NotFittedError("did not converge: hardly any animal has two cells")
+    scale = float(square_a.sum()) / (float(sums.n_a.sum()) - 2)
+    return float((total_a - square_a).sum()) / 2 / scale / (n_pairs - 2)
 
 
 def _usable(estimate: float, se: float, likeness: float) -> Fit:

@@ -21,11 +21,11 @@ from perikarya.evaluate.metrics import Floats
 from perikarya.evaluate.quantify.correction import (
     Corrected,
     Fractions,
-    Reference,
     Sample,
     check_condition,
     misclassification,
 )
+from perikarya.evaluate.quantify.reference import Reference, ReferenceSums
 from perikarya.evaluate.quantify.simplex import minimise_on_simplex
 
 _SMALLEST = 1e-6  # probabilities below are as good as none, and single precision knows no better
@@ -74,7 +74,7 @@ class PriorShiftFitted:
 
     def correct(self, sample: Sample) -> Corrected:
         """Find the mix by EM, and that of every draw by one Newton step on the simplex."""
-        log_nk = np.log(np.maximum(sample.prob_nk, _SMALLEST))
+        log_nk = np.log(np.maximum(sample.cells()[0], _SMALLEST))
         odds_nk = odds(log_nk, self.scale_p)
         share_k = saerens(odds_nk)
         score_nk = _scores(odds_nk, share_k)
@@ -87,7 +87,7 @@ class PriorShiftFitted:
             return minimise_on_simplex(quadratic, score_bk + tilt_bk + curvature_kk @ share_k)
 
         shared = moved(np.broadcast_to(mean_k, tilt_bk.shape))
-        likely = Fractions(share_k, moved(sample.mean_draws(score_nk)), shared)
+        likely = Fractions(share_k, moved(sample.mean_draws(sample.sum_by_part(score_nk))), shared)
         return Corrected(likely, likely)  # likelihood knows no shares outside the simplex
 
     def _slopes(self, log_nk: Floats, share_k: Floats) -> Floats:
@@ -110,21 +110,22 @@ def _scores(odds_nk: Floats, share_k: Floats) -> Floats:
 class PriorShift:
     """EM on calibrated probabilities."""
 
-    reference: Reference
+    reference: ReferenceSums
     n_draws: int
     seed: int
+    needs_cells: bool = True
 
     @property
     def animals(self) -> frozenset[str]:
         """The reference animals."""
-        return frozenset(self.reference.units[0])
+        return frozenset(self.reference.names)
 
     def without(self, subject: str | None) -> PriorShiftFitted:
         """Calibrate on all animals but one; the mix they were calibrated to is divided out."""
         ref = self.reference
         kept_s, counts_bs = ref.weights(n_draws=self.n_draws, seed=self.seed, without=subject)
-        n_k = kept_s @ ref.n_per_unit
-        matrix = misclassification(np.einsum("s,sij->ij", kept_s, ref.output_sums(soft=True)), n_k, ref.class_names)
+        n_k = kept_s @ ref.n_sk
+        matrix = misclassification(np.einsum("s,sij->ij", kept_s, ref.soft.sum_skk), n_k, ref.class_names)
         check_condition(matrix, ref.class_names)
         point = self._fit(kept_s, self._everyone)
         slope_sp, curve_spp = self._likelihood(point)
@@ -132,18 +133,24 @@ class PriorShift:
         pull = _PRIOR_WEIGHT * (point - _identity(len(ref.class_names)))
         curve_bpp = np.tensordot(all_bs, curve_spp, axes=1) + _PRIOR_WEIGHT * np.eye(len(point))
         scale_bp = point - np.linalg.solve(curve_bpp, (all_bs @ slope_sp + pull)[:, :, None])[:, :, 0]
-        share_bk = (all_bs @ ref.n_per_unit) + n_k / n_k.sum()  # one cell's weight, as a draw may miss a class
+        share_bk = (all_bs @ ref.n_sk) + n_k / n_k.sum()  # one cell's weight, as a draw may miss a class
         scale_bp[:, 1:] -= np.log(share_bk / share_bk.sum(axis=1, keepdims=True))
         return PriorShiftFitted(scale_bp[0], scale_bp[1:])
 
     @cached_property
+    def _cells(self) -> Reference:
+        if self.reference.cells is None:
+            raise ValueError("this reference was summed up without keeping its cells")
+        return self.reference.cells
+
+    @cached_property
     def _log_nk(self) -> Floats:
-        return np.asarray(np.log(np.maximum(self.reference.prob_nk, _SMALLEST)))
+        return np.asarray(np.log(np.maximum(self._cells.prob_nk, _SMALLEST)))
 
     @cached_property
     def _everyone(self) -> Floats:
         """The fit to all reference animals, where the fits without one of them start."""
-        return self._fit(np.ones(len(self.reference.units[0])), _identity(len(self.reference.class_names)))
+        return self._fit(np.ones(len(self.reference.names)), _identity(len(self.reference.class_names)))
 
     def _fit(self, weight_s: Floats, start_p: Floats) -> Floats:
         """Fit slope and offsets to weighted units by Newton's method, shape (1 + k,)."""
@@ -162,12 +169,12 @@ class PriorShift:
 
     def _likelihood(self, scale_p: Floats) -> tuple[Floats, Floats]:
         """Return slopes, (n_units, 1 + k), and curvatures, (n_units, 1 + k, 1 + k), of the negative log likelihood."""
-        names, unit_n = self.reference.units
+        names, unit_n = self._cells.units
         log_nk = self._log_nk
         n, k = log_nk.shape
         prob_nk = odds(log_nk, scale_p)
         prob_nk /= prob_nk.sum(axis=1, keepdims=True)
-        excess_nk = prob_nk - np.eye(k)[self.reference.label_n]
+        excess_nk = prob_nk - np.eye(k)[self._cells.label_n]
         # the logits' derivative: by the slope it is log p, by each offset the class itself
         design_nkp = np.concatenate([log_nk[:, :, None], np.broadcast_to(np.eye(k), (n, k, k))], axis=2)
         mean_np = np.einsum("nk,nkp->np", prob_nk, design_nkp)

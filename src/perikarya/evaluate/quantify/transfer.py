@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from perikarya.evaluate.metrics import Floats
-from perikarya.evaluate.quantify.correction import Reference
 from perikarya.evaluate.quantify.fractions import ends
+from perikarya.evaluate.quantify.reference import ReferenceSums
 from perikarya.evaluate.stats import MIN_CLUSTERS, draw_counts
 
 
 def compare_errors(
-    reference: Reference, target: Reference, *, soft: bool, n_draws: int, confidence: float, seed: int
+    reference: ReferenceSums, target: ReferenceSums, *, soft: bool, n_draws: int, confidence: float, seed: int
 ) -> dict[str, Any]:
     """Compare per class what labelled target animals and the reference give the true class.
 
@@ -34,7 +34,7 @@ def compare_errors(
     """
     here, here_bk = _diagonal(reference, soft=soft, n_draws=n_draws, seed=seed)
     there, there_bk = _diagonal(target, soft=soft, n_draws=n_draws, seed=seed + 1)
-    n_units = np.minimum((reference.n_per_unit > 0).sum(axis=0), (target.n_per_unit > 0).sum(axis=0))
+    n_units = np.minimum((reference.n_sk > 0).sum(axis=0), (target.n_sk > 0).sum(axis=0))
     shared_out = 1 - (1 - confidence) / len(here)
     classes, differs = [], []
     for k, name in enumerate(reference.class_names):
@@ -47,17 +47,17 @@ def compare_errors(
         classes.append({"class": name, **shares, "difference": difference, "ci95": found})
     return {
         "measure": "mean probability of the true class" if soft else "recall",
-        "n_animals": len(target.units[0]),
-        "n_cells": len(target.label_n),
+        "n_animals": len(target.names),
+        "n_cells": target.n_cells,
         "classes": classes,
         "differs": differs,
     }
 
 
-def _diagonal(reference: Reference, *, soft: bool, n_draws: int, seed: int) -> tuple[Floats, Floats]:
+def _diagonal(reference: ReferenceSums, *, soft: bool, n_draws: int, seed: int) -> tuple[Floats, Floats]:
     """Return what each true class is given, shape (k,), and in draws of animals, shape (n_draws, k); NaN without."""
-    right_sk = np.diagonal(reference.output_sums(soft=soft), axis1=1, axis2=2)
-    n_sk = reference.n_per_unit
+    right_sk = np.diagonal(reference.outputs(soft=soft).sum_skk, axis1=1, axis2=2)
+    n_sk = reference.n_sk
     counts_bs = draw_counts(len(n_sk), n_draws=n_draws, seed=seed)
     with np.errstate(invalid="ignore"):
         return right_sk.sum(axis=0) / n_sk.sum(axis=0), (counts_bs @ right_sk) / (counts_bs @ n_sk)

@@ -84,7 +84,7 @@ def write_field(out: Path, field: PredictedField, manifest: ModelManifest, forma
     if field.feature_nf is not None:
         from perikarya.predict.outputs.anndata import write_features
 
-        write_features(out, field)
+        write_features(out, image_id, field.feature_nf)
     n_own = sum(a is not b for a, b in zip(given.label_n, field.label_n, strict=True))
     write_part(out, field, manifest, n_own_labels=n_own)
 

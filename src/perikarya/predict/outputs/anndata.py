@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from perikarya.errors import DataError
-from perikarya.predict.fields import PredictedField
 from perikarya.predict.manifest import ModelManifest
 from perikarya.predict.outputs.cells import PROB, read_parts
 from perikarya.runs import replacing
@@ -34,11 +34,10 @@ def features_path(out: Path, image_id: str) -> Path:
     return out / "done" / f"{image_id}.features.npy"
 
 
-def write_features(out: Path, field: PredictedField) -> None:
-    """Keep the features of one image, whole or not at all."""
-    if field.feature_nf is not None:
-        with replacing(features_path(out, field.item.image_id)) as temporary, temporary.open("wb") as handle:
-            np.save(handle, field.feature_nf, allow_pickle=False)
+def write_features(out: Path, image_id: str, feature_nf: NDArray[np.float32]) -> None:
+    """Keep the features of the cells of one image, whole or not at all."""
+    with replacing(features_path(out, image_id)) as temporary, temporary.open("wb") as handle:
+        np.save(handle, feature_nf, allow_pickle=False)
 
 
 def write_h5ad(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,23 @@ def part_path(out: Path, image_id: str) -> Path:
     return out / "done" / f"{image_id}.parquet"
 
 
+def cells_schema(class_names: tuple[str, ...]) -> pa.Schema:
+    """Return the columns of the table of cells; see ``cells_table``."""
+    words = ("cell_id", "key", "image_id", "subject", "region", "group", "set", "class")
+    places = ("x_px", "y_px", "area_um2", "x_um", "y_um")
+    return pa.schema(
+        [
+            *((name, pa.string()) for name in words),
+            *((f"{PROB}{name}", pa.float32()) for name in class_names),
+            ("confidence", pa.float32()),
+            ("abstained", pa.bool_()),
+            ("label", pa.string()),
+            ("area_px", pa.int64()),
+            *((name, pa.float64()) for name in places),
+        ]
+    )
+
+
 def cells_table(field: PredictedField, class_names: tuple[str, ...]) -> pa.Table:
     """Return one row per predicted cell of an image.
 
@@ -57,7 +74,7 @@ def cells_table(field: PredictedField, class_names: tuple[str, ...]) -> pa.Table
     columns["abstained"] = pa.array(field.abstained_n, pa.bool_())
     columns["label"] = _texts([label if label in class_names else None for label in field.label_n])
     columns |= _places(field)
-    return pa.table(columns)
+    return pa.table(columns, schema=cells_schema(class_names))
 
 
 def write_part(out: Path, field: PredictedField, manifest: ModelManifest, *, n_own_labels: int = 0) -> None:
@@ -67,9 +84,14 @@ def write_part(out: Path, field: PredictedField, manifest: ModelManifest, *, n_o
     """
     unknown = Counter(str(label) for label in field.label_n if label not in (None, *manifest.class_names))
     table = cells_table(field, manifest.class_names)
-    table = table.replace_schema_metadata({LABELS_LEFT_OUT: json.dumps({"unknown": unknown, "own": n_own_labels})})
-    with replacing(part_path(out, field.item.image_id)) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    left_out = {LABELS_LEFT_OUT: json.dumps({"unknown": unknown, "own": n_own_labels})}
+    write_piece(part_path(out, field.item.image_id), table, left_out)
+
+
+def write_piece(path: Path, table: pa.Table, metadata: Mapping[str, str]) -> None:
+    """Write some cells that will be joined with others, whole or not at all."""
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(dict(metadata)), temporary, compression="zstd")
 
 
 def read_parts(out: Path, image_ids: Iterable[str]) -> Iterator[pa.Table]:
@@ -93,29 +115,62 @@ def join_parts(out: Path, image_ids: Iterable[str], manifest: ModelManifest, *, 
         Also as CSV, with digits that make sense.
     """
     paths = [out / "cells.parquet", *([out / "cells.csv"] if as_csv else [])]
-    with ExitStack() as stack:
-        temporary = [stack.enter_context(replacing(path)) for path in paths]
-        writers: list[Any] = []
-        for table in _large(read_parts(out, image_ids)):
-            if not writers:
-                schema = table.schema.with_metadata(_metadata(manifest))
-                writers.append(stack.enter_context(pq.ParquetWriter(temporary[0], schema, compression="zstd")))
-                writers += [stack.enter_context(pcsv.CSVWriter(str(t), _rounded(table).schema)) for t in temporary[1:]]
-            writers[0].write_table(table.replace_schema_metadata(schema.metadata))
-            for writer in writers[1:]:
-                writer.write_table(_rounded(table))
+    tables = read_parts(out, image_ids)
+    if not as_csv:
+        write_joined(paths[0], tables, manifest)
+        return paths
+    with csv_writer(paths[1], manifest) as write_csv:
+        write_joined(paths[0], _seen(tables, write_csv), manifest)
     return paths
 
 
-def _large(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Join small tables to larger ones: a Parquet file of thousands of small groups of rows is slow to read."""
+def write_joined(path: Path, tables: Iterable[pa.Table], manifest: ModelManifest, **metadata: str) -> None:
+    """Write one Parquet file of many small tables, whole or not at all, with few of them in memory at a time.
+
+    Parameters
+    ----------
+    path
+        The file.
+    tables
+        By ``cells_table``; equal rows make equal bytes, however they are divided into tables.
+    manifest
+        Of the model; its classes and name go into the metadata.
+    metadata
+        What else goes there.
+    """
+    schema = cells_schema(manifest.class_names).with_metadata(_metadata(manifest) | metadata)
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for table in evenly(tables, _ROWS_PER_GROUP):  # a file of thousands of small groups is slow to read
+            writer.write_table(table.replace_schema_metadata(schema.metadata).combine_chunks())
+
+
+@contextmanager
+def csv_writer(path: Path, manifest: ModelManifest) -> Iterator[Callable[[pa.Table], None]]:
+    """Yield what appends cells to a CSV with digits that make sense; the file is there when the block ends well."""
+    schema = _rounded(cells_schema(manifest.class_names).empty_table()).schema
+    with replacing(path) as temporary, pcsv.CSVWriter(str(temporary), schema) as writer:
+        yield lambda table: writer.write_table(_rounded(table.replace_schema_metadata()))
+
+
+def _seen(tables: Iterable[pa.Table], look: Callable[[pa.Table], None]) -> Iterator[pa.Table]:
+    """Iterate over tables, each shown to ``look`` first."""
+    for table in tables:
+        look(table)
+        yield table
+
+
+def evenly(tables: Iterable[pa.Table], n_rows: int) -> Iterator[pa.Table]:
+    """Join and cut tables to such of ``n_rows`` rows each, fewer in the last; none is empty."""
     waiting: list[pa.Table] = []
+    n_waiting = 0
     for table in tables:
         waiting.append(table)
-        if sum(map(len, waiting)) >= _ROWS_PER_GROUP:
-            yield pa.concat_tables(waiting)
-            waiting = []
-    if waiting:
+        n_waiting += len(table)
+        while n_waiting >= n_rows:
+            whole = pa.concat_tables(waiting)
+            yield whole.slice(0, n_rows)
+            waiting, n_waiting = [whole.slice(n_rows)], n_waiting - n_rows
+    if n_waiting:
         yield pa.concat_tables(waiting)
 
 

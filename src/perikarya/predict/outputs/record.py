@@ -22,6 +22,7 @@ def write_record(
     images: Sequence[Mapping[str, Any]],
     summary: Summary,
     n_problems: int,
+    shards: Mapping[str, Any] | None = None,
 ) -> None:
     """Write what a prediction was made from and what it came to.
 
@@ -39,6 +40,8 @@ def write_record(
         The counts.
     n_problems
         Rows of ``problems.csv``.
+    shards
+        Of a prediction in shards its parts, whose metadata name their images.
     """
     everything = summary.of("all").get(())
     n_k = [0] * manifest.n_classes if everything is None else everything.n_k.tolist()
@@ -54,13 +57,14 @@ def write_record(
             "study": manifest.study.model_dump(mode="json"),
         },
         "options": dict(options),
-        "n_images": len(images),
+        "n_images": len(images) or (shards or {}).get("n_images", 0),
         "n_cells": sum(n_k),
         "n_abstained": 0 if everything is None else everything.n_abstained,
         "classes": dict(zip(manifest.class_names, n_k, strict=True)),
         "with_class_in_file": {"n_cells": summary.n_labelled, "agreement": agreement(summary.confusion_kk)},
         "n_problems": n_problems,
         "images": [dict(image) for image in images],
+        **({} if shards is None else {"shards": dict(shards)}),
         "provenance": provenance(),
     }
     write_json(path, content)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from perikarya.predict.outputs.cells import LABELS_LEFT_OUT, PROB
@@ -32,7 +34,10 @@ SCOPES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "animal and region": (("group", "subject", "region"), ("subject", "region")),
     "image": (("group", "subject", "image_id"), ()),
 }
+MAX_IMAGES = 200_000  # with counts of their own; more would take more memory than all that is read at once
 _Names: TypeAlias = tuple[str | None, ...]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -48,11 +53,11 @@ class Counts:
         """Return counts of no cell."""
         return cls(np.zeros(n_classes, np.int64), np.zeros(n_classes))
 
-    def add(self, code_n: NDArray[np.int64], prob_nk: NDArray[np.float64], abstained_n: NDArray[np.bool_]) -> None:
-        """Add cells."""
-        self.n_k += np.bincount(code_n, minlength=len(self.n_k))
-        self.prob_k += prob_nk.sum(axis=0)
-        self.n_abstained += int(abstained_n.sum())
+    def add(self, n_k: NDArray[np.int64], prob_k: NDArray[np.float64], n_abstained: int) -> None:
+        """Add cells that were counted."""
+        self.n_k += n_k
+        self.prob_k += prob_k
+        self.n_abstained += n_abstained
 
 
 class Summary:
@@ -62,8 +67,8 @@ class Summary:
     ----------
     class_names
         Of the model.
-    counts
-        (scope, names) to counts, in the order in which they were met.
+    too_many_images
+        Whether there are more than ``MAX_IMAGES``; none of them has counts of its own then.
     confusion_kk, sure_kk
         Cells by class of the file (rows) and predicted class (columns): all of them, and those not below the threshold.
     unknown
@@ -74,7 +79,8 @@ class Summary:
 
     def __init__(self, class_names: tuple[str, ...]) -> None:
         self.class_names = class_names
-        self.counts: dict[tuple[str, _Names], Counts] = {}
+        self.too_many_images = False
+        self._counts: dict[str, dict[_Names, Counts]] = {scope: {} for scope in SCOPES}
         k = len(class_names)
         self.confusion_kk, self.sure_kk = np.zeros((k, k), np.int64), np.zeros((k, k), np.int64)
         self.unknown: Counter[str] = Counter()
@@ -86,30 +92,49 @@ class Summary:
         return int(self.confusion_kk.sum())
 
     def of(self, scope: str) -> dict[_Names, Counts]:
-        """Return the counts of one scope by names."""
-        return {names: counts for (s, names), counts in self.counts.items() if s == scope}
+        """Return the counts of one scope by names, in the order in which these were met."""
+        return self._counts[scope]
 
     def add(self, table: pa.Table) -> None:
         """Add the cells of one part of the cells table."""
         k = len(self.class_names)
-        code_n, label_n = (_codes(table[column], self.class_names) for column in ("class", "label"))
-        prob_nk = np.stack([table[f"{PROB}{c}"].to_numpy() for c in self.class_names], axis=1).astype(np.float64)
-        abstained_n = table["abstained"].to_numpy()
-        names = {name: table[name].to_pylist() for name in NAMES}
-        for scope, (keys, _) in SCOPES.items():
-            rows: dict[_Names, list[int]] = {}
-            for i in range(len(code_n)):
-                rows.setdefault(tuple(names[key][i] for key in keys), []).append(i)
-            for found, places in rows.items():
-                counts = self.counts.setdefault((scope, found), Counts.none(k))
-                counts.add(code_n[places], prob_nk[places], abstained_n[places])
-        known = label_n >= 0
-        np.add.at(self.confusion_kk, (label_n[known], code_n[known]), 1)
-        sure = known & ~abstained_n
-        np.add.at(self.sure_kk, (label_n[sure], code_n[sure]), 1)
+        if len(table):
+            code_n, label_n = (_codes(table[column], self.class_names) for column in ("class", "label"))
+            prob_nk = np.stack([table[f"{PROB}{c}"].to_numpy() for c in self.class_names], axis=1).astype(np.float64)
+            abstained_n = table["abstained"].to_numpy()
+            self._count(table, code_n, prob_nk, abstained_n)
+            known = label_n >= 0
+            self.confusion_kk += _crosstab(label_n[known], code_n[known], k)
+            sure = known & ~abstained_n
+            self.sure_kk += _crosstab(label_n[sure], code_n[sure], k)
         left_out = json.loads((table.schema.metadata or {}).get(LABELS_LEFT_OUT.encode(), b"{}"))
         self.unknown.update(left_out.get("unknown", {}))
         self.n_own += left_out.get("own", 0)
+
+    def _count(
+        self,
+        table: pa.Table,
+        code_n: NDArray[np.int64],
+        prob_nk: NDArray[np.float64],
+        abstained_n: NDArray[np.bool_],
+    ) -> None:
+        """Count the cells of each combination of names once, and add these counts to every scope."""
+        told = [name for name in NAMES if name != "image_id" or not self.too_many_images]
+        found, which_n = _combinations(table, told)
+        n, k = len(found), len(self.class_names)
+        n_ck = np.bincount(which_n * k + code_n, minlength=n * k).reshape(n, k)
+        prob_ck = np.stack([np.bincount(which_n, prob_nk[:, j], n) for j in range(k)], axis=1)
+        abstained_c = np.bincount(which_n[abstained_n], minlength=n)
+        for scope, (keys, _) in SCOPES.items():
+            if not set(keys) <= set(told):
+                continue
+            places = [told.index(key) for key in keys]
+            for c, names in enumerate(found):
+                counts = self._counts[scope].setdefault(tuple(names[i] for i in places), Counts.none(k))
+                counts.add(n_ck[c], prob_ck[c], int(abstained_c[c]))
+        if len(self.of("image")) > MAX_IMAGES:
+            self.too_many_images = True
+            self.of("image").clear()
 
 
 def summarise(tables: Iterable[pa.Table], class_names: tuple[str, ...]) -> Summary:
@@ -132,6 +157,8 @@ def write_summary(path: Path, summary: Summary) -> None:
     Unsure cells count under their most probable class. Scopes nobody named (no region known of any cell) are left out;
     cells without a name in a scope others are named in stand in a row with an empty name.
     """
+    if summary.too_many_images:
+        log.warning("There are more than %d images; %s has no rows for each of them.", MAX_IMAGES, path.name)
     classes = summary.class_names
     header = ["scope", *NAMES, "n_cells", "n_abstained"]
     header += [f"{kind}_{c}" for kind in ("n", "fraction", "mean_prob") for c in classes]
@@ -169,5 +196,30 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def _codes(column: Any, class_names: tuple[str, ...]) -> NDArray[np.int64]:
-    code = {name: k for k, name in enumerate(class_names)}
-    return np.array([code.get(name, -1) for name in column.to_pylist()], np.int64)
+    found = pc.index_in(column, pa.array(class_names, pa.string()))
+    return np.asarray(pc.fill_null(found, -1).to_numpy(), np.int64)
+
+
+def _combinations(table: pa.Table, columns: Sequence[str]) -> tuple[list[_Names], NDArray[np.int64]]:
+    """Return the combinations of names in the order in which they are met, and the number of the one of each cell."""
+    names: list[list[str | None]] = []
+    code_n: NDArray[np.int64] = np.zeros(len(table), np.int64)
+    for name in columns:
+        encoded = table[name].combine_chunks().dictionary_encode(null_encoding="encode")
+        names.append(encoded.dictionary.to_pylist())
+        code_n = code_n * len(names[-1]) + np.asarray(encoded.indices.to_numpy(), np.int64)
+    codes, first, inverse_n = np.unique(code_n, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    found = []
+    for code in codes[order].tolist():
+        told: list[str | None] = []
+        for known in reversed(names):
+            code, place = divmod(code, len(known))
+            told.append(known[place])
+        found.append(tuple(reversed(told)))
+    return found, np.argsort(order)[inverse_n.reshape(-1)]
+
+
+def _crosstab(row_n: NDArray[np.int64], column_n: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """Count pairs of codes below ``k``, shape (k, k)."""
+    return np.bincount(row_n * k + column_n, minlength=k * k).reshape(k, k)

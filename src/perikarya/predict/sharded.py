@@ -1,0 +1,227 @@
+"""Large predictions: shards worked on by any engine, and how far they are, read from the folder alone."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from perikarya.config import LaunchConfig
+from perikarya.errors import RunError
+from perikarya.launch.engines import run_live, share_out
+from perikarya.launch.jobs import Event, Job
+from perikarya.predict.finishing import PREDICT_LOG, ShardsDone, finish_shards
+from perikarya.predict.parts import part_is_done, shard_part
+from perikarya.predict.pieces import n_rows_of, shard_pieces
+from perikarya.predict.shards import ShardPlan, continued, read_plan, settle_plan
+from perikarya.predict.worker import shard_crew, shard_job, shard_log
+from perikarya.runs import lock_run, logging_to
+
+if TYPE_CHECKING:
+    from perikarya.launch.slurm.states import JobState
+    from perikarya.launch.slurm.submit import Submission
+
+State = Literal["done", "running", "queued", "started", "failed", "waiting"]
+SUBMISSIONS = "slurm"  # the folder of what was submitted to a cluster
+_LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
+
+log = logging.getLogger(__name__)
+
+
+class ShardListener:
+    """What a prediction in shards tells while it goes on; the command line draws it, the default keeps silent."""
+
+    def planned(self, plan: ShardPlan, waiting: Sequence[int]) -> None:
+        """All shards are known; those that are not ``waiting`` are done already."""
+
+    def event(self, event: Event) -> None:
+        """Something happened to one shard, called as its part is."""
+
+
+@dataclass(frozen=True)
+class ShardStatus:
+    """One shard: its state, how many of its cells are done, as far as that is known, and a sentence where one helps."""
+
+    name: str
+    state: State
+    n_cells: int
+    n_done: int
+    note: str = ""
+
+
+def run_shards(
+    plan: ShardPlan,
+    out: Path,
+    launch: LaunchConfig,
+    *,
+    gpus: Sequence[str],
+    listener: ShardListener,
+) -> tuple[ShardsDone, dict[str, str]]:
+    """Predict the shards that are missing, here or on a Ray cluster, and sum up.
+
+    Parameters
+    ----------
+    plan
+        What is predicted.
+    out
+        The folder; a prediction by the same plan goes on in it.
+    launch
+        The engine, how many shards at once, and CPU threads of a worker. Each worker is one process.
+    gpus
+        Names of the GPUs of this machine that the model can be computed on.
+    listener
+        Told of every step.
+
+    Returns
+    -------
+    What came of it, and shard -> why it failed.
+
+    Raises
+    ------
+    RunError
+        If the folder holds another prediction, or another process or the cluster works on it.
+    """
+    with lock_run(out) as lock, logging_to(out / PREDICT_LOG, logger="perikarya"):
+        refuse_live_jobs(out)
+        plan = settle_plan(plan, out)
+        waiting = missing_shards(plan, out)
+        listener.planned(plan, waiting)
+        log.info("%s: %d shard(s) to predict, %d kept", out, len(waiting), len(plan.shards) - len(waiting))
+        share = share_out(launch, gpus)
+        failed = run_live(
+            _jobs(plan, waiting),
+            crew=shard_crew(out, threads=share.threads),
+            launch=launch,
+            share=share,
+            listener=_logged(listener.event),
+            keep_fds=[lock.fileno()],
+        )
+        return finish_shards(out), failed
+
+
+def submit_shards(plan: ShardPlan, out: Path, launch: LaunchConfig, *, dry_run: bool) -> Submission | None:
+    """Submit the shards that are missing to Slurm, with a last job that sums up; nothing is waited for.
+
+    Returns
+    -------
+    What was submitted, or would be; None where no shard is missing.
+
+    Raises
+    ------
+    RunError
+        If the folder holds another prediction, or the cluster refuses.
+    """
+    from perikarya.launch.slurm.submit import submit_jobs
+
+    def submitted(plan: ShardPlan) -> Submission | None:
+        jobs = _jobs(plan, missing_shards(plan, out))
+        if not jobs:
+            return None
+        return submit_jobs(
+            out,
+            name=f"predict-{out.resolve().name}",
+            jobs=jobs,
+            crew=shard_crew(out, threads=share_out(launch).threads),
+            finale=("-m", "perikarya.predict.finishing", str(out.resolve())),
+            launch=launch,
+            dry_run=dry_run,
+        )
+
+    if dry_run:
+        return submitted(continued(plan, out))
+    with lock_run(out), logging_to(out / PREDICT_LOG, logger="perikarya"):
+        return submitted(settle_plan(plan, out))
+
+
+def missing_shards(plan: ShardPlan, out: Path) -> list[int]:
+    """List the shards whose parts are not there, or follow from something else than the plan says."""
+    return [i for i in range(len(plan.shards)) if not part_is_done(out, plan, i)]
+
+
+def refuse_live_jobs(out: Path) -> None:
+    """Raise ``RunError`` where jobs of a cluster may still work on a folder."""
+    live = _live_jobs(out)
+    if live:
+        raise RunError(
+            f"{len(live)} job(s) of Slurm work on {out} or wait to ({', '.join(live[:5])}).\n"
+            "Two engines would do the same shards twice. Fix: wait for them (perikarya status shows their progress), "
+            f"or 'scancel {' '.join(live[:5])}' first."
+        )
+
+
+def prediction_status(out: Path) -> list[ShardStatus]:
+    """Return how far each shard of a prediction is, from its files and, where it was submitted, from the cluster.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no plan of shards.
+    """
+    plan = read_plan(out)
+    states = _job_states(out)
+    return [_status(plan, out, i, states.get(plan.name(i))) for i in range(len(plan.shards))]
+
+
+def _status(plan: ShardPlan, out: Path, index: int, job: JobState | None) -> ShardStatus:
+    name, n_cells = plan.name(index), plan.shards[index].n_cells
+    if part_is_done(out, plan, index):
+        return ShardStatus(name, "done", n_cells, n_rows_of(shard_part(out, plan, index)))
+    n_done = sum(map(n_rows_of, shard_pieces(out, plan, index)))
+    if job is not None and job.kind in ("running", "queued", "requeued"):
+        return ShardStatus(name, "running" if job.kind == "running" else "queued", n_cells, n_done, job.sentence)
+    error = _last_error(shard_log(out, plan, index))
+    if job is not None and job.kind == "failed":
+        return ShardStatus(name, "failed", n_cells, n_done, " ".join(filter(None, (job.sentence, error))))
+    if error:
+        return ShardStatus(name, "failed", n_cells, n_done, error)
+    if shard_log(out, plan, index).is_file():
+        return ShardStatus(name, "started", n_cells, n_done, "is worked on, or was stopped; the same command goes on")
+    return ShardStatus(name, "waiting", n_cells, n_done)
+
+
+def _last_error(path: Path) -> str:
+    """Return what the last attempt on a shard failed for, in a line; empty where it did not fail."""
+    if not path.is_file():
+        return ""
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    told = [i for i, line in enumerate(lines) if _LOG_LINE.match(line)]
+    if not told or " ERROR " not in lines[told[-1]]:
+        return ""
+    sentence = lines[told[-1]].split(" ERROR ", 1)[1]
+    return lines[-1] if sentence.startswith("Traceback") else sentence
+
+
+def _jobs(plan: ShardPlan, indices: Sequence[int]) -> list[Job]:
+    return [shard_job(plan, i) for i in indices]
+
+
+def _logged(listener: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Keep in the log what a listener is told."""
+
+    def tell(event: Event) -> None:
+        if event.kind in ("failed", "died"):
+            log.warning("%s %s: %s", event.job_id, event.kind, event.message)
+        elif event.kind != "progress":
+            log.info("%s %s", event.job_id, event.kind)
+        listener(event)
+
+    return tell
+
+
+def _job_states(out: Path) -> dict[str, JobState]:
+    if not (out / SUBMISSIONS).is_dir():
+        return {}
+    from perikarya.launch.slurm.states import job_states
+
+    return job_states(out)
+
+
+def _live_jobs(out: Path) -> list[str]:
+    if not (out / SUBMISSIONS).is_dir():
+        return []
+    from perikarya.launch.slurm.states import live_jobs
+
+    return live_jobs(out)
