@@ -113,3 +113,12 @@ def test_a_preset_fills_in_what_is_not_written_out(tmp_path: Path) -> None:
 def load_config_of(config: ExperimentConfig) -> ExperimentConfig:
     """Write a configuration and read it back, as a run folder does."""
     return ExperimentConfig.model_validate(yaml.safe_load(config.dump()))
+
+
+def test_a_time_that_yaml_took_for_a_number_is_refused_with_the_way_to_write_it(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("name: a\nstudy: s\nmodels: [custom_cnn]\nlaunch: {slurm: {time: 4:00:00}}\n")
+    with pytest.raises(ConfigError, match='write "4:00:00"'):
+        load_config(path)
+    path.write_text("name: a\nstudy: s\nmodels: [custom_cnn]\nlaunch: {slurm: {time: '4:00:00'}}\n")
+    assert load_config(path).launch.slurm.time == "4:00:00"

@@ -80,9 +80,12 @@ def _one(schema: dict[str, object]) -> str:
 
 
 def _comments(section: type[config.Settings]) -> dict[str, str]:
-    """Return what is written behind ``#`` on the line of each setting."""
-    found = re.findall(r"^    (\w+):.*?  # (?!fmt)(.+)$", inspect.getsource(section), flags=re.MULTILINE)
-    return {key: text.replace("|", r"\|") for key, text in found}
+    """Return what is written behind ``#`` on the line of each setting, or on the line above it."""
+    source = inspect.getsource(section)
+    above = re.findall(r"^    # (.+)\n    (\w+):", source, flags=re.MULTILINE)
+    behind = re.findall(r"^    (\w+):.*?  # (?!fmt)(.+)$", source, flags=re.MULTILINE)
+    found = {key: text for text, key in above} | dict(behind)
+    return {key: text.replace("|", r"\|") for key, text in found.items()}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -214,6 +214,13 @@ class SlurmConfig(Settings):
     signal_s: Annotated[int, Field(ge=10, le=3600)] = 60  # before the time limit: state is saved and the job requeued
     tasks_per_job: Annotated[int, Field(ge=1)] = 1  # done one after another; more spare the scheduler and start-up
     max_restarts: Annotated[int, Field(ge=0)] = 20  # of one job, whatever for, before it counts as failed
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _is_no_number(cls, value: Any) -> Any:
+        if isinstance(value, int):
+            raise ValueError('YAML takes a time without quotes for a number; write "4:00:00", or "30" for minutes')  # noqa: TRY004 - pydantic tells only of these
+        return value
 
 
 class RayConfig(Settings):

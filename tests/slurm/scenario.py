@@ -158,6 +158,8 @@ class Mischief:
         return True
 
     def _signal_time_limit(self, key: TaskKey, owner: Owner, node: str) -> bool:
+        if node == LOST_NODE:  # it may not have come back yet, and scancel would wait for it
+            return False
         slurm("scancel", "--signal=USR1", "--batch", job_states(self.run.root)[str(key)].cluster_id)
         return True
 

@@ -189,3 +189,9 @@ def test_every_script_is_valid_shell(tmp_path: Path) -> None:
         script = tmp_path / "script.sh"
         script.write_text(render(tmp_path, container=container, modules=("cuda",)))
         subprocess.run(["/bin/bash", "-n", str(script)], check=True)
+
+
+def test_a_warning_before_the_work_listens_does_not_end_the_job(tmp_path: Path) -> None:
+    python = fake_python(tmp_path, "kill -USR1 $$; echo alive")
+    done = run(render(tmp_path, python=str(python)), tmp_path)
+    assert (done.returncode, done.stdout.split()) == (0, ["alive"])

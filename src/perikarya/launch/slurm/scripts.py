@@ -23,6 +23,8 @@ while [ "$again" ]; do again=; code=0; wait "$work" || code=$?; done  # a signal
 if [ "$code" = 75 ]; then scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"; fi
 exit "$code"
 """
+# Ignored signals stay ignored across exec: one that comes before Python listens, or after, must not end the job.
+_DEAF = "trap '' USR1  # the work listens for it itself\n"
 
 
 def array_script(array: Array, *, job_name: str, folder: Path, crew: Crew, launch: LaunchConfig, python: str) -> str:
@@ -61,7 +63,7 @@ def array_script(array: Array, *, job_name: str, folder: Path, crew: Crew, launc
         f"  --first {first} --count {n} \\\n"
         f'  --own-log {log_stem}"$SLURM_ARRAY_TASK_ID".log'
     )
-    body = _SUPERVISED.format(command=command) if slurm.container else f"exec {command}\n"
+    body = _SUPERVISED.format(command=command) if slurm.container else f"{_DEAF}exec {command}\n"
     limits = f"export PERIKARYA_MAX_RESTARTS={slurm.max_restarts} PERIKARYA_SIGNAL_S={slurm.signal_s}"
     return _assemble(_about_array(array, job_name), options, [*_surroundings(launch, folder), limits], body, launch)
 
