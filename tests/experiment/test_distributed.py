@@ -119,8 +119,9 @@ def test_two_processes_write_the_files_of_one(study: Path, tmp_path: Path) -> No
     assert asked[0] == {"state.pt"}, "asked before any result is written"
     assert "result.json" not in asked[-1]
     results = [read_json(plan.run.task(KEY) / "result.json", what="a result") for plan in (alone, pair)]
-    for name in ("n_train", "n_stop", "n_test", "n_params", "n_epochs", "data_hash", "config_hash", "threads"):
+    for name in ("n_train", "n_stop", "n_test", "n_params", "n_epochs", "data_hash", "config_hash"):
         assert results[0][name] == results[1][name], name
+    assert [result["processes"] for result in results] == [1, 2]
     tables = [pd.read_parquet(plan.run.task(KEY) / "predictions.parquet") for plan in (alone, pair)]
     assert tables[0]["cell_id"].tolist() == tables[1]["cell_id"].tolist()
     histories = [pd.read_csv(plan.run.task(KEY) / "history.csv") for plan in (alone, pair)]
