@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint setup fast clean
+.PHONY: demo test lint setup slurm clean
 
 demo: setup
 	$(BIN)/perikarya demo --out demo
@@ -17,6 +17,10 @@ lint: setup
 	$(BIN)/ruff format --check src tests benchmarks tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# On a Slurm that may be maltreated: one that SLURM_CONF names, or one that the script in PERIKARYA_SLURM_UP starts here.
+slurm: setup
+	$(BIN)/python -m pytest -m "slurm and not slow"
 
 # Installed again only when the project's requirements or the pins change.
 setup: $(VENV)/.installed

@@ -273,6 +273,16 @@ def logging_to(path: Path, *, logger: str = "") -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    try:
+        with heard_by(handler, logger=logger):
+            yield
+    finally:
+        handler.close()
+
+
+@contextmanager
+def heard_by(handler: logging.Handler, *, logger: str) -> Iterator[None]:
+    """Let a handler have what is logged meanwhile, from INFO up."""
     source = logging.getLogger(logger)
     level = source.level
     source.addHandler(handler)
@@ -282,7 +292,6 @@ def logging_to(path: Path, *, logger: str = "") -> Iterator[None]:
     finally:
         source.removeHandler(handler)
         source.setLevel(level)
-        handler.close()
 
 
 def _try_lock(handle: IO[str], *, patience_s: float) -> bool:

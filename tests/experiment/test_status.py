@@ -20,7 +20,8 @@ from perikarya.errors import RunError
 from perikarya.experiment import status as status_module
 from perikarya.experiment.claim import CLAIM_FILE, Owner
 from perikarya.experiment.progress import PROGRESS_FILE, TaskProgress
-from perikarya.experiment.status import Cluster, TaskStatus, error_in_log, run_status, seconds_left
+from perikarya.experiment.status import Cluster, TaskStatus, run_status, seconds_left
+from perikarya.launch.logs import error_in_log
 from perikarya.launch.slurm import JobState
 from perikarya.runs import RunFolder, TaskKey, write_json, write_text
 

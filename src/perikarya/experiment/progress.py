@@ -10,7 +10,6 @@ from perikarya.errors import RunError
 from perikarya.runs import read_json, write_json
 
 PROGRESS_FILE = "progress.json"
-STARTED = "started on"  # begins the line of a task's log in which a worker takes it up
 _WRITE_EVERY_S = 5.0  # tasks that take no longer never write any
 
 

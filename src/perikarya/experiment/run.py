@@ -25,6 +25,7 @@ from perikarya.experiment.worker import training_crew
 from perikarya.launch.engines import run_live, share_out
 from perikarya.launch.hardware import visible_gpus
 from perikarya.launch.jobs import Event, Job
+from perikarya.launch.logs import logged
 from perikarya.runs import RunFolder, lock_run, logging_to, read_json
 
 log = logging.getLogger(__name__)
@@ -122,10 +123,5 @@ def _run(plan: Plan, jobs: list[Job], listener: RunListener, *, gpus: list[str],
     launch = plan.config.launch
     share = share_out(launch, gpus)
 
-    def tell(event: Event) -> None:
-        if event.kind != "progress":
-            log.info("%s %s%s", event.job_id, event.kind, f": {event.message}" if event.message else "")
-        listener.event(event)
-
     crew = training_crew(plan, threads=share.threads)
-    return run_live(jobs, crew=crew, launch=launch, share=share, listener=tell, keep_fds=[lock_fd])
+    return run_live(jobs, crew=crew, launch=launch, share=share, listener=logged(listener.event), keep_fds=[lock_fd])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,8 @@ import psutil
 from perikarya.errors import RunError
 from perikarya.experiment.claim import CLAIM_FILE, Owner, read_owner
 from perikarya.experiment.plan import load_run_config, task_keys
-from perikarya.experiment.progress import PROGRESS_FILE, STARTED, TaskProgress, read_progress
+from perikarya.experiment.progress import PROGRESS_FILE, TaskProgress, read_progress
+from perikarya.launch.logs import error_in_log
 from perikarya.launch.slurm import JobState, job_states, live_jobs
 from perikarya.runs import RESULT_FILE, RunFolder, TaskKey
 
@@ -25,8 +25,6 @@ State = Literal["done", "running", "waiting", "interrupted", "failed"]
 STATES: tuple[State, ...] = ("done", "running", "waiting", "interrupted", "failed")
 
 _SILENCE_S = 120.0  # after which a worker of another machine is taken to be gone, where no cluster can be asked
-_TAIL_BYTES = 16_384
-_RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) (.*)")
 
 
 @dataclass(frozen=True)
@@ -109,35 +107,6 @@ def seconds_left(tasks: Sequence[TaskStatus]) -> float | None:
     rest = sum((1 - t.share) * of_model.get(t.key.model, usual) for t in tasks if t.state in ("running", "waiting"))
     longest = max((1 - t.share) * of_model.get(t.key.model, usual) for t in running)
     return max(rest / len(running), longest)
-
-
-def error_in_log(path: Path) -> str:
-    """Return the error with which the last attempt ended that a log tells of; empty where it tells of none.
-
-    Of a traceback that is its last line, else the first line of the message.
-    """
-    level, message = "", [""]
-    for line in _last_lines(path):
-        record = _RECORD.match(line)
-        if record is None:
-            message.append(line)
-        elif record[1] == "ERROR" or record[2].startswith(STARTED):
-            level, message = record[1], [record[2]]
-        elif level != "ERROR":
-            message = [""]
-    if level != "ERROR":
-        return ""
-    return message[-1] if message[0].startswith("Traceback") else message[0]
-
-
-def _last_lines(path: Path) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
-        return []
-    return [line for line in text.splitlines() if line.strip()]
 
 
 def _status(run: RunFolder, key: TaskKey, job: JobState | None) -> TaskStatus:

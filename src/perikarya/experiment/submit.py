@@ -14,10 +14,10 @@ from perikarya.errors import RunError
 from perikarya.experiment.jobs import missing_jobs, planned_or_nothing
 from perikarya.experiment.plan import Plan, find_sources, load_run_config, make_plan
 from perikarya.experiment.settle import resolve_config
-from perikarya.experiment.status import error_in_log
 from perikarya.experiment.worker import training_crew
 from perikarya.launch.engines import share_out
 from perikarya.launch.jobs import Job
+from perikarya.launch.logs import error_in_log
 from perikarya.launch.slurm import JobState, Submission, job_states, live_jobs, submit_jobs
 from perikarya.runs import RunFolder, TaskKey, lock_run, logging_to, read_json, write_json
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,12 +12,11 @@ from typing import Any
 from perikarya.errors import RunError
 from perikarya.experiment.claim import CLAIM_FILE, Claim
 from perikarya.experiment.plan import Plan, load_run_config, make_plan
-from perikarya.experiment.progress import PROGRESS_FILE, STARTED, ProgressFile
+from perikarya.experiment.progress import PROGRESS_FILE, ProgressFile
 from perikarya.launch.jobs import Crew
+from perikarya.launch.logs import log_start
 from perikarya.launch.worker import main
 from perikarya.runs import RunFolder, TaskKey
-
-log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 _LOOK_EVERY_S = 1.0  # whether somebody newer has the work
@@ -68,7 +64,7 @@ class TaskWorker:
         InterruptedWorkError
             If ``progress`` asks for it, or a newer worker has taken the work.
         """
-        log.info("%s %s by process %d", STARTED, socket.gethostname(), os.getpid())
+        log_start()
         if job["kind"] == "embed":
             self._embed(job, progress)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ def share_out(launch: LaunchConfig, gpus: Sequence[str] = ()) -> Share:
     if launch.engine == "slurm":
         _refuse_too_few(n, launch.slurm.gpus, "launch.slurm.gpus")
         return Share(launch.jobs or 1, launch.threads or max(1, launch.slurm.cpus // n))
-    if launch.engine == "ray" and launch.ray.address is not None:
+    if launch.engine == "ray" and (launch.ray.address or os.environ.get("RAY_ADDRESS")):
         return Share(launch.jobs or 1, launch.threads or _THREADS_ELSEWHERE)
     _refuse_too_few(n, len(gpus), "this machine")
     groups = tuple(",".join(gpus[i : i + n]) for i in range(0, len(gpus) - n + 1, n))

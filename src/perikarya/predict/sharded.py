@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +12,7 @@ from perikarya.config import LaunchConfig
 from perikarya.errors import RunError
 from perikarya.launch.engines import run_live, share_out
 from perikarya.launch.jobs import Event, Job
+from perikarya.launch.logs import error_in_log, logged
 from perikarya.predict.finishing import PREDICT_LOG, ShardsDone, finish_shards
 from perikarya.predict.parts import part_is_done, shard_part
 from perikarya.predict.pieces import n_rows_of, shard_pieces
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 State = Literal["done", "running", "queued", "started", "failed", "waiting"]
 SUBMISSIONS = "slurm"  # the folder of what was submitted to a cluster
-_LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ def run_shards(
             crew=shard_crew(out, threads=share.threads),
             launch=launch,
             share=share,
-            listener=_logged(listener.event),
+            listener=logged(listener.event),
             keep_fds=[lock.fileno()],
         )
         return finish_shards(out), failed
@@ -172,7 +171,7 @@ def _status(plan: ShardPlan, out: Path, index: int, job: JobState | None) -> Sha
     n_done = sum(map(n_rows_of, shard_pieces(out, plan, index)))
     if job is not None and job.kind in ("running", "queued", "requeued"):
         return ShardStatus(name, "running" if job.kind == "running" else "queued", n_cells, n_done, job.sentence)
-    error = _last_error(shard_log(out, plan, index))
+    error = error_in_log(shard_log(out, plan, index))
     if job is not None and job.kind == "failed":
         return ShardStatus(name, "failed", n_cells, n_done, " ".join(filter(None, (job.sentence, error))))
     if error:
@@ -182,33 +181,8 @@ def _status(plan: ShardPlan, out: Path, index: int, job: JobState | None) -> Sha
     return ShardStatus(name, "waiting", n_cells, n_done)
 
 
-def _last_error(path: Path) -> str:
-    """Return what the last attempt on a shard failed for, in a line; empty where it did not fail."""
-    if not path.is_file():
-        return ""
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    told = [i for i, line in enumerate(lines) if _LOG_LINE.match(line)]
-    if not told or " ERROR " not in lines[told[-1]]:
-        return ""
-    sentence = lines[told[-1]].split(" ERROR ", 1)[1]
-    return lines[-1] if sentence.startswith("Traceback") else sentence
-
-
 def _jobs(plan: ShardPlan, indices: Sequence[int]) -> list[Job]:
     return [shard_job(plan, i) for i in indices]
-
-
-def _logged(listener: Callable[[Event], None]) -> Callable[[Event], None]:
-    """Keep in the log what a listener is told."""
-
-    def tell(event: Event) -> None:
-        if event.kind in ("failed", "died"):
-            log.warning("%s %s: %s", event.job_id, event.kind, event.message)
-        elif event.kind != "progress":
-            log.info("%s %s", event.job_id, event.kind)
-        listener(event)
-
-    return tell
 
 
 def _job_states(out: Path) -> dict[str, JobState]:

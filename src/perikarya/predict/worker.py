@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from perikarya.errors import PerikaryaError, RunError
 from perikarya.launch.jobs import Crew, Job
+from perikarya.launch.logs import log_start
 from perikarya.launch.worker import main
 from perikarya.predict.fields import PredictOptions
 from perikarya.predict.inputs import FieldInput
@@ -68,6 +69,7 @@ class ShardWorker:
 
     def do(self, job: dict[str, Any], progress: Progress) -> None:
         """Predict one shard and write its part; pieces that an earlier attempt finished are kept."""
+        log_start()
         if not self.is_done(job):
             try:
                 self._predict(int(job["index"]), progress)

@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 from perikarya.errors import InterruptedWorkError, RunError
 from perikarya.launch.slurm.notices import Notices
 from perikarya.launch.worker import Worker, attempt
-from perikarya.runs import logging_to, read_json, write_json
+from perikarya.runs import heard_by, logging_to, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -253,17 +253,8 @@ class _Stop:
     in_vain: bool
 
 
-@contextmanager
-def _printed() -> Iterator[None]:
+def _printed() -> AbstractContextManager[None]:
     """Print what elements say, which is what Slurm's log of them holds."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    source = logging.getLogger("perikarya.launch.slurm")
-    level = source.level
-    source.addHandler(handler)
-    source.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        source.removeHandler(handler)
-        source.setLevel(level)
+    return heard_by(handler, logger="perikarya.launch.slurm")
