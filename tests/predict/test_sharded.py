@@ -181,7 +181,7 @@ def test_states_of_shards_are_read_from_their_files(study: Path, model: ModelFol
         shard_log(tmp_path, plan, 3),
         told.format("ERROR", "Traceback (most recent call last):") + "  x\nValueError: no\n",
     )
-    write_text(shard_log(tmp_path, plan, 4), sentence + told.format("INFO", "part: tried again"))
+    write_text(shard_log(tmp_path, plan, 4), sentence + told.format("INFO", "started on cn1 by process 7"))
     found = prediction_status(tmp_path)
     assert [shard.state for shard in found] == ["done", "started", "failed", "failed", "started", "waiting"]
     assert [shard.note for shard in found][2:4] == ["The disk is full.", "ValueError: no"]
