@@ -109,7 +109,8 @@ def test_killing_the_command_again_and_again_doubles_nothing(tmp_path: Path) -> 
         from pathlib import Path
         from tests.launch.slurm import test_on_a_cluster as here
         from perikarya.launch.jobs import Job
-        work = [Job(i, {{"do": "work"}}, frozenset({{"j0"}}) if i[0] == "k" else frozenset()) for i in {ids!r}]
+        lasting = {{"do": "work", "sleep_s": 12}}  # longer than all commands together, so that none finds work ended
+        work = [Job(i, lasting, frozenset({{"j0"}}) if i[0] == "k" else frozenset()) for i in {ids!r}]
         print("ready", flush=True)
         here.submit(Path({str(tmp_path)!r}), work)
     """
