@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,13 @@ def main() -> None:
     distributed._BUCKET_ELEMENTS = 5000  # so that gradients go in several pieces
     writers: list[int] = []
     save = engine.save_state
-    engine.save_state = lambda *args: (writers.append(rank), save(*args))[1]  # type: ignore[assignment]
+
+    def save_slowly(path: Path, state: dict[str, Any]) -> None:  # so that a process which does not wait is found out
+        writers.append(rank)
+        time.sleep(0.1)
+        save(path, state)
+
+    engine.save_state = save_slowly
     job, wish = make_job(folder / "study"), threading.Event()
     with joined_team(rank, 2, wish=wish) as team:
         for name, (settings, net) in TRAININGS.items():

@@ -118,6 +118,11 @@ class Team:
         is_own: NDArray[np.bool_] = items // block % self.size == self.rank
         return items[is_own]
 
+    def wait_for_all(self) -> None:
+        """Return once all processes have come this far."""
+        if self.size > 1:
+            dist.barrier()
+
     def _sum_all(self, tensors: list[Tensor]) -> None:
         for bucket in _buckets(tensors):
             flat = self.sum(torch.cat([t.reshape(-1) for t in bucket]))

@@ -79,6 +79,7 @@ def _train(session: Session, *, state_path: Path, progress: Progress) -> None:
         state = session.state() | {"fingerprint": fingerprint}
         if session.team.is_first:
             save_state(state_path, state)
+        session.team.wait_for_all()  # or another process might go on from the state before this one
 
     fingerprint = f"{session.job.fingerprint}|layout {_LAYOUT}"
     saved = load_state(state_path, fingerprint=fingerprint)
