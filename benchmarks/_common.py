@@ -108,3 +108,20 @@ def add_peers(requirements: Sequence[str], *, cache_dir: Path) -> None:
         marker.write_text(wanted)
     sys.path.append(str(cache_dir))  # at the end: what the environment has comes first
     importlib.invalidate_caches()
+
+
+def measured_step(script: str, step: str, out: Path, **arguments: object) -> dict[str, float]:
+    """Run ``script --step STEP --out OUT --name value`` as a process of its own; return wall and CPU time, peak memory.
+
+    Seconds and MiB.
+    """
+    more = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
+    start = time.perf_counter()
+    child = subprocess.Popen(
+        [sys.executable, script, "--step", step, "--out", str(out), *more], stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(child.pid, 0)
+    wall_s = time.perf_counter() - start
+    if status:
+        raise SystemExit(f"{step} failed")
+    return {"wall_s": wall_s, "cpu_s": usage.ru_utime + usage.ru_stime, "peak_mib": usage.ru_maxrss / 1024}

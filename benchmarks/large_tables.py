@@ -14,18 +14,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from _common import parse_arguments, print_json, print_table
+from _common import measured_step, parse_arguments, print_json, print_table
 
 CLASS_NAMES = ("normal", "intermediate", "pyknotic")
 REGIONS = ("CA1", "CA3", "DG", "cortex")
@@ -138,18 +135,6 @@ def nothing(_: Path) -> None:
 STEPS = {f.__name__: f for f in (summarise, quantify, quantify_loaded, peer, nothing)}
 
 
-def measured(step: str, out: Path, *arguments: object) -> dict[str, float]:
-    """Run one step as a process of its own; return its wall time and its peak memory."""
-    command = [sys.executable, __file__, "--step", step, "--out", str(out), *map(str, arguments)]
-    start = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    wall_s = time.perf_counter() - start
-    if status:
-        raise SystemExit(f"{step} failed")
-    return {"wall_s": wall_s, "cpu_s": usage.ru_utime + usage.ru_stime, "peak_mib": usage.ru_maxrss / 1024}
-
-
 def bytes_per_row(out: Path, n_rows: int) -> dict[str, float]:
     """Return how many bytes each column takes per row in the first part, compressed."""
     import pyarrow.parquet as pq
@@ -166,10 +151,13 @@ def bytes_per_row(out: Path, n_rows: int) -> dict[str, float]:
 
 def study(out: Path, n_rows: int, n_parts: int, steps: Sequence[str]) -> dict[str, Any]:
     """Write so many rows and measure every step on them."""
-    found: dict[str, Any] = {"write": measured("write", out, "--rows", n_rows, "--parts", n_parts)}
+    found: dict[str, Any] = {"write": measured("write", out, rows=n_rows, parts=n_parts)}
     found |= {step: measured(step, out) for step in steps}
     found["bytes_per_row"] = bytes_per_row(out, n_rows)
     return found
+
+
+measured = partial(measured_step, __file__)
 
 
 def arguments_of() -> argparse.Namespace:

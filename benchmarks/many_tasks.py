@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _common import REPOSITORY, parse_arguments, print_json, print_table
+from _common import REPOSITORY, measured_step, parse_arguments, print_json, print_table
 
 sys.path.append(str(REPOSITORY))  # for the made-up run of the tests
 
@@ -116,16 +114,7 @@ def nothing(_: Path) -> None:
 STEPS = {f.__name__: f for f in (status, evaluate, phantom, jobs, lose_half, nothing)}
 
 
-def measured(step: str, out: Path, n_tasks: int = 0) -> dict[str, float]:
-    """Run one step as a process of its own; return its wall time, CPU time and peak memory."""
-    command = [sys.executable, __file__, "--step", step, "--out", str(out), "--tasks", str(n_tasks)]
-    start = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, code, usage = os.wait4(child.pid, 0)
-    wall_s = time.perf_counter() - start
-    if code:
-        raise SystemExit(f"{step} failed")
-    return {"wall_s": wall_s, "cpu_s": usage.ru_utime + usage.ru_stime, "peak_mib": usage.ru_maxrss / 1024}
+measured = partial(measured_step, __file__)
 
 
 def arguments_of() -> argparse.Namespace:
@@ -157,9 +146,9 @@ def measure(arguments: argparse.Namespace) -> None:
     folder = arguments.out or Path(tempfile.mkdtemp(prefix="many_tasks_"))
     found: dict[str, dict[str, float]] = {"imports": measured("nothing", folder)}
     for n in evaluated:
-        measured("make", folder / f"run{n}", n)
+        measured("make", folder / f"run{n}", tasks=n)
         found[f"evaluate {n} tasks"] = measured("evaluate", folder / f"run{n}")
-    measured("make_states", folder / "states", n_tasks)
+    measured("make_states", folder / "states", tasks=n_tasks)
     found[f"status, {n_tasks} tasks finished"] = measured("status", folder / "states")
     measured("lose_half", folder / "states")
     found[f"status, half of {n_tasks} finished"] = measured("status", folder / "states")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from perikarya.config import ExperimentConfig
 from perikarya.data.phash import crop_phash
 from perikarya.data.store import CropWriter, OpenStudy, new_study_folder, open_study, save_tables
 from perikarya.schema import DEVELOPMENT, EXTERNAL, Study
@@ -64,3 +65,23 @@ def make_study(
         study = Study(name="tiny", class_names=CLASS_NAMES, window_px=WINDOW_PX, regions=("CA1", "DG"))
         save_tables(folder, study, pd.DataFrame(rows))
     return open_study(root)
+
+
+def tiny_config(study: Path, **changes: object) -> ExperimentConfig:
+    """Describe an experiment on it: a network that is fine-tuned, a head on frozen features, four folds."""
+    content = {
+        "name": "tiny",
+        "study": str(study),
+        "cv": {"n_folds": 4},
+        "models": [
+            {"name": "cnn", "arch": "custom_cnn", "input_px": WINDOW_PX},
+            {
+                "name": "lite",
+                "arch": "efficientnet_lite0",
+                "weights": "none",
+                "strategy": "head",
+                "input_px": WINDOW_PX,
+            },
+        ],
+    }
+    return ExperimentConfig.model_validate({**content, **changes})

@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import typer
+from tests.evaluate.quantify.whole_tables import cells_of_table, read_predictions
 from tests.predict.tiny_models import CLASS_NAMES, WINDOW_PX, make_field, tiny_model
 from tests.tiny import WINDOW_PX as STUDY_PX
 from tests.tiny import make_study
 
 from perikarya.cli.predicting import predict_command
 from perikarya.errors import ConfigError, DataError
-from perikarya.evaluate.quantify.tables import cells_of_table, read_predictions
 from perikarya.runs import RunFolder, write_text
 
 pytest.importorskip("onnxruntime")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.tiny import make_study
+from tests.tiny import make_study, tiny_config
 
 from perikarya.config import ExperimentConfig
 from perikarya.errors import ConfigError, DataError, RunError
@@ -24,19 +24,19 @@ from perikarya.runs import RunFolder, lock_run
 
 
 def config(study: Path, **changes: object) -> ExperimentConfig:
-    content = {
-        "name": "tiny",
-        "study": str(study),
-        "cv": {"n_folds": 4},
-        "models": [
-            {"name": "cnn", "arch": "custom_cnn", "input_px": 32},
-            {"name": "lite", "arch": "efficientnet_lite0", "weights": "none", "strategy": "head", "input_px": 32},
-        ],
+    settings = {
         "train": {"epochs": 3, "batch_size": 16, "tta_views": 2},
         "evaluate": {"n_bootstrap": 100},
         "launch": {"threads": 1},
     }
-    return ExperimentConfig.model_validate({**content, **changes})
+    return tiny_config(study, **{**settings, **changes})
+
+
+def is_worker(child: psutil.Process) -> bool:
+    try:
+        return "perikarya.experiment.worker" in " ".join(child.cmdline())
+    except psutil.ZombieProcess:  # dead, but nobody has asked how it ended
+        return False
 
 
 def fingerprint(run: Path) -> dict[str, str]:
@@ -142,9 +142,7 @@ def test_a_killed_worker_changes_nothing_in_the_end(undisturbed: Path, study: Pa
 
         def event(self, event: Event) -> None:
             if event.kind == "progress" and "cnn" in event.job_id and self.kills < 2:
-                workers = [
-                    c for c in psutil.Process().children() if "perikarya.experiment.worker" in " ".join(c.cmdline())
-                ]
+                workers = [c for c in psutil.Process().children() if is_worker(c)]
                 if workers:
                     workers[0].kill()
                     self.kills += 1

@@ -17,12 +17,12 @@ from perikarya.cli import following
 from perikarya.cli.following import spoken, status_command, trouble
 from perikarya.config import ExperimentConfig
 from perikarya.errors import RunError
-from perikarya.experiment import status as status_module
 from perikarya.experiment.claim import CLAIM_FILE, Owner
 from perikarya.experiment.progress import PROGRESS_FILE, TaskProgress
-from perikarya.experiment.status import Cluster, TaskStatus, run_status, seconds_left
+from perikarya.experiment.status import TaskStatus, run_status, seconds_left
 from perikarya.launch.logs import error_in_log
-from perikarya.launch.slurm import JobState
+from perikarya.launch.slurm import Cluster, JobState
+from perikarya.launch.slurm import states as slurm_states
 from perikarya.runs import RunFolder, TaskKey, write_json, write_text
 
 STAMP = "2026-01-02 03:04:05,678"
@@ -174,7 +174,7 @@ def test_status_is_read_from_files_where_slurm_cannot_be_asked(
     def absent(_: Path) -> dict[str, JobState]:
         raise RunError("There is no 'squeue' on this machine.")
 
-    monkeypatch.setattr(status_module, "job_states", absent)
+    monkeypatch.setattr(slurm_states, "job_states", absent)
     lay(run, 0, "result.json")
     status_command(run.root)
     out = capsys.readouterr().out

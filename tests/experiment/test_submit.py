@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.launch.slurm.fake_cluster import FakeCluster, make_fake_cluster
-from tests.tiny import make_study
+from tests.tiny import make_study, tiny_config
 
 from perikarya.cli import finale
 from perikarya.config import ExperimentConfig
@@ -19,9 +19,9 @@ from perikarya.errors import DataError, RunError
 from perikarya.experiment import submit
 from perikarya.experiment.plan import load_run_config, make_plan
 from perikarya.experiment.settle import resolve_config
-from perikarya.experiment.submit import find_lost, read_launch, refuse_live_jobs, submit_experiment, submit_lost
+from perikarya.experiment.submit import find_lost, read_launch, submit_experiment, submit_lost
 from perikarya.launch.jobs import Job
-from perikarya.launch.slurm import JobState, Submission
+from perikarya.launch.slurm import JobState, Submission, refuse_live_jobs
 from perikarya.runs import RunFolder, TaskKey, lock_run, write_text
 
 STAMP = "2026-01-02 03:04:05,678"
@@ -52,17 +52,7 @@ def out(template: Path, tmp_path: Path) -> Path:
 
 
 def config(study: Path, **changes: object) -> ExperimentConfig:
-    content = {
-        "name": "tiny",
-        "study": str(study),
-        "cv": {"n_folds": 4},
-        "models": [
-            {"name": "cnn", "arch": "custom_cnn", "input_px": 32},
-            {"name": "lite", "arch": "efficientnet_lite0", "weights": "none", "strategy": "head", "input_px": 32},
-        ],
-        "launch": {"engine": "slurm", "slurm": {"cpus": 3}},
-    }
-    return ExperimentConfig.model_validate({**content, **changes})
+    return tiny_config(study, **{"launch": {"engine": "slurm", "slurm": {"cpus": 3}}, **changes})
 
 
 def submitted(out: Path) -> list[str]:
@@ -138,13 +128,13 @@ def test_a_run_that_goes_on_here_is_not_submitted(
 
 def test_a_run_whose_jobs_are_in_a_queue_is_not_run_here(cluster: FakeCluster, study: Path, out: Path) -> None:
     run = RunFolder(out)
-    refuse_live_jobs(run)  # never submitted
+    refuse_live_jobs(run.root)  # never submitted
     done = submit_experiment(config(study), run.root)
     with pytest.raises(RunError, match=r"still in the queue of Slurm: 10\d") as refused:
-        refuse_live_jobs(run)
+        refuse_live_jobs(run.root)
     assert f"scancel {' '.join(done.job_ids)}" in str(refused.value)
     cluster.finish(*done.job_ids)
-    refuse_live_jobs(run)
+    refuse_live_jobs(run.root)
 
 
 def test_where_slurm_cannot_be_asked_a_local_run_is_not_refused(
@@ -152,7 +142,7 @@ def test_where_slurm_cannot_be_asked_a_local_run_is_not_refused(
 ) -> None:
     submit_experiment(config(study), out)
     monkeypatch.setenv("PATH", str(out))
-    refuse_live_jobs(RunFolder(out))
+    refuse_live_jobs(out)
 
 
 # --- what was lost

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tiny import make_study
+from tests.tiny import make_study, tiny_config
 
-from perikarya.config import ExperimentConfig
 from perikarya.errors import InterruptedWorkError, RunError
 from perikarya.experiment import progress as progress_module
 from perikarya.experiment.claim import CLAIM_FILE, Claim
@@ -23,18 +22,8 @@ from perikarya.runs import RunFolder
 
 def plan_of(root: Path, **launch: object) -> Plan:
     study = make_study(root / "study", cells_per_subject=4).root
-    content = {
-        "name": "tiny",
-        "study": str(study),
-        "cv": {"n_folds": 4},
-        "models": [
-            {"name": "cnn", "arch": "custom_cnn", "input_px": 32},
-            {"name": "lite", "arch": "efficientnet_lite0", "weights": "none", "strategy": "head", "input_px": 32},
-        ],
-        "train": {"epochs": 2, "batch_size": 4, "tta_views": 1},
-        "launch": launch,
-    }
-    config = resolve_config(ExperimentConfig.model_validate(content), on_gpu=False)
+    train = {"epochs": 2, "batch_size": 4, "tta_views": 1}
+    config = resolve_config(tiny_config(study, train=train, launch=launch), on_gpu=False)
     (root / "run").mkdir()
     return make_plan(config, RunFolder(root / "run"))
 

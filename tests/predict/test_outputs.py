@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from tests.evaluate.quantify.whole_tables import cells_of_table, read_predictions
 from tests.predict.made import CELLS, CLASSES, made_field, made_manifest
 
 from perikarya.data.outlines import read_outlines
@@ -19,7 +20,7 @@ from perikarya.data.outlines.geojson import read_geojson
 from perikarya.data.outlines.raster import mask_of
 from perikarya.data.outlines.roi import read_rois
 from perikarya.errors import ConfigError, DataError
-from perikarya.evaluate.quantify.tables import cells_of_table, class_names_of, read_predictions
+from perikarya.evaluate.quantify.tables import class_names_of
 from perikarya.predict.outputs import field_files, finish, parse_formats, without_own_labels, write_field
 from perikarya.predict.outputs.cells import join_parts, part_path
 from perikarya.predict.outputs.marks import UNSURE_COLOUR, disagreeing, unsure_name

@@ -20,6 +20,7 @@ from tests.predict.tiny_models import make_field, tiny_model
 from perikarya.config import LaunchConfig
 from perikarya.errors import RunError
 from perikarya.launch.jobs import Event
+from perikarya.launch.slurm import states
 from perikarya.predict.folder import ModelFolder
 from perikarya.predict.planning import plan_study
 from perikarya.predict.sharded import ShardListener, missing_shards, prediction_status, run_shards, submit_shards
@@ -202,9 +203,10 @@ def test_images_that_are_done_count_before_their_shard_is(tmp_path: Path) -> Non
 def test_a_folder_a_cluster_works_on_is_left_alone(
     study: Path, model: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "slurm").mkdir()
-    monkeypatch.setattr("perikarya.launch.slurm.states.live_jobs", lambda _: ["17_0", "18"])
-    with pytest.raises(RunError, match=r"2 job\(s\) of Slurm work on .* \(17_0, 18\).*\n.*scancel 17_0 18"):
+    monkeypatch.setattr(states, "read_submissions", lambda _: ["one"])
+    monkeypatch.setattr(states.shutil, "which", lambda _: "/bin/squeue")
+    monkeypatch.setattr(states, "live_jobs", lambda _: ["17_0", "18"])
+    with pytest.raises(RunError, match=r"2 job\(s\) of .* in the queue of Slurm: 17_0 18\n(.*\n)*.*scancel 17 18"):
         run(study, model, tmp_path, Heard())
     assert not has_plan(tmp_path)
 

@@ -13,8 +13,8 @@ from typing import Any
 from rich.table import Table
 
 from perikarya.cli.console import console
-from perikarya.experiment.status import STATES, TaskStatus, ask_cluster, run_status, seconds_left
-from perikarya.launch.slurm import JobState, Submission
+from perikarya.experiment.status import STATES, TaskStatus, run_status, seconds_left
+from perikarya.launch.slurm import JobState, Submission, ask_cluster
 from perikarya.runs import RunFolder
 
 _MAX_SENTENCES = 12  # about tasks in trouble; equal ones count as one
@@ -51,7 +51,7 @@ def status_command(run: Path, *, as_json: bool = False) -> None:
         show_prediction_status(run, as_json=as_json)
         return
     folder = RunFolder(run)
-    cluster = ask_cluster(folder)
+    cluster = ask_cluster(folder.root)
     tasks = run_status(folder, cluster=cluster.jobs)
     if as_json:
         print_json(folder, tasks)

@@ -20,6 +20,7 @@ from perikarya.cli.console import console
 from perikarya.config import LaunchConfig, apply_override
 from perikarya.errors import ConfigError, DataError
 from perikarya.launch.hardware import visible_gpus
+from perikarya.launch.slurm import ask_cluster
 from perikarya.predict.backends import backend_of
 from perikarya.predict.inputs import FoundFields
 from perikarya.predict.planning import Wish, counted_before, plan_images, plan_study
@@ -215,10 +216,13 @@ def _show_done(out: Path, done: ShardsDone, failed: dict[str, str]) -> None:
 
 def show_prediction_status(out: Path, *, as_json: bool = False) -> None:
     """Print how far a prediction in shards is: shards by state, cells, and what is the matter with shards."""
-    shards = prediction_status(out)
+    cluster = ask_cluster(out)
+    shards = prediction_status(out, cluster=cluster.jobs)
     if as_json:
         typer.echo(json.dumps([asdict(shard) for shard in shards], indent=1))
         return
+    if cluster.unasked:
+        console.print(cluster.unasked, markup=False)
     counts = Counter(shard.state for shard in shards)
     table = Table(*counts, "shards", "cells", box=None, header_style="bold")
     n_done = sum(shard.n_done for shard in shards)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from perikarya.config import ExperimentConfig
 from perikarya.errors import PerikaryaError
 from perikarya.experiment.plan import Plan, Sources, make_plan
 from perikarya.launch.jobs import Job
 from perikarya.models.feature_cache import features_path
-from perikarya.runs import RunFolder
+from perikarya.runs import RunFolder, TaskKey
 
 
 def planned_or_nothing(config: ExperimentConfig, run: RunFolder, sources: Sources) -> Plan:
@@ -50,3 +52,13 @@ def missing_jobs(plan: Plan) -> list[Job]:
         payload = {"kind": "task", "model": key.model, "seed": key.seed, "fold": key.fold}
         jobs.append(Job(str(key), payload, needs.get(key.model, frozenset())))
     return jobs
+
+
+def key_of(payload: Mapping[str, Any]) -> TaskKey:
+    """Return which task a job trains."""
+    return TaskKey(payload["model"], payload["seed"], payload["fold"])
+
+
+def log_of(run: RunFolder, payload: Mapping[str, Any]) -> Path:
+    """Name the log of a job, of a task or of features."""
+    return run.features_log(payload["model"]) if payload["kind"] == "embed" else run.task_log(key_of(payload))

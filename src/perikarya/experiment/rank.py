@@ -99,16 +99,13 @@ def main() -> None:
 
 
 def _take_part(link: Link, rank: int, size: int, words: argparse.Namespace) -> None:
-    import cv2
-    import torch
-
     from perikarya.experiment import task
     from perikarya.experiment.plan import load_run_config, make_plan
     from perikarya.experiment.strategies import Work, train_network
+    from perikarya.experiment.worker import limit_threads
     from perikarya.train.distributed import joined_team
 
-    torch.set_num_threads(words.threads)
-    cv2.setNumThreads(1)
+    limit_threads(words.threads)
     run, key = RunFolder(words.run), TaskKey(**json.loads(words.task))
     plan = make_plan(load_run_config(run).model_copy(update={"study": words.study}), run)
     with joined_team(rank, size, wish=link.wish_to_stop) as team:

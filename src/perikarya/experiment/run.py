@@ -20,12 +20,12 @@ from perikarya.evaluate.quantify.export import write_damage
 from perikarya.experiment.jobs import missing_jobs, planned_or_nothing
 from perikarya.experiment.plan import Plan, find_sources, load_run_config, task_keys
 from perikarya.experiment.settle import resolve_config
-from perikarya.experiment.submit import refuse_live_jobs
 from perikarya.experiment.worker import training_crew
 from perikarya.launch.engines import run_live, share_out
 from perikarya.launch.hardware import visible_gpus
 from perikarya.launch.jobs import Event, Job
 from perikarya.launch.logs import logged
+from perikarya.launch.slurm import refuse_live_jobs
 from perikarya.runs import RunFolder, lock_run, logging_to, read_json
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def run_experiment(config: ExperimentConfig, out: Path, *, listener: RunListener
     config = resolve_config(config, on_gpu=bool(config.launch.ray.gpus or gpus))
     sources = find_sources(config)  # a missing study or weight is told before a folder is made
     with lock_run(out) as lock, logging_to(run.log, logger="perikarya"):
-        refuse_live_jobs(run)
+        refuse_live_jobs(run.root)
         plan = planned_or_nothing(config, run, sources)
         run.clear_finished(plan.tasks)
         jobs = missing_jobs(plan)

@@ -13,12 +13,11 @@ from typing import Literal
 
 import psutil
 
-from perikarya.errors import RunError
 from perikarya.experiment.claim import CLAIM_FILE, Owner, read_owner
 from perikarya.experiment.plan import load_run_config, task_keys
 from perikarya.experiment.progress import PROGRESS_FILE, TaskProgress, read_progress
 from perikarya.launch.logs import error_in_log
-from perikarya.launch.slurm import JobState, job_states, live_jobs
+from perikarya.launch.slurm import JobState
 from perikarya.runs import RESULT_FILE, RunFolder, TaskKey
 
 State = Literal["done", "running", "waiting", "interrupted", "failed"]
@@ -50,7 +49,8 @@ def run_status(run: RunFolder, *, cluster: Mapping[str, JobState] | None = None)
     run
         The run.
     cluster
-        What Slurm says of its jobs, by id (``ask_cluster``): better than files whether somebody works on a task.
+        What Slurm says of its jobs, by id (``launch.slurm.ask_cluster``): it knows better than files whether somebody
+        works on a task.
 
     Raises
     ------
@@ -68,27 +68,6 @@ def run_status(run: RunFolder, *, cluster: Mapping[str, JobState] | None = None)
             busy.add(job.cluster_id)
         found.append(task)
     return found
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """What Slurm says of a run: its jobs by id, and whether any is left, the one that writes the report included.
-
-    ``unasked`` is a sentence where it could not be asked.
-    """
-
-    jobs: dict[str, JobState]
-    is_busy: bool
-    unasked: str = ""
-
-
-def ask_cluster(run: RunFolder) -> Cluster:
-    """Ask Slurm about the jobs of a run."""
-    try:
-        return Cluster(job_states(run.root), bool(live_jobs(run.root)))
-    except RunError as error:
-        unasked = f"Slurm cannot be asked from this machine; what follows is read from files alone. {error}"
-        return Cluster({}, is_busy=False, unasked=unasked)
 
 
 def seconds_left(tasks: Sequence[TaskStatus]) -> float | None:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from perikarya.config import ExperimentConfig, LaunchConfig
-from perikarya.errors import RunError
-from perikarya.experiment.jobs import missing_jobs, planned_or_nothing
+from perikarya.experiment.jobs import log_of, missing_jobs, planned_or_nothing
 from perikarya.experiment.plan import Plan, find_sources, load_run_config, make_plan
 from perikarya.experiment.settle import resolve_config
 from perikarya.experiment.worker import training_crew
 from perikarya.launch.engines import share_out
 from perikarya.launch.jobs import Job
 from perikarya.launch.logs import error_in_log
-from perikarya.launch.slurm import JobState, Submission, job_states, live_jobs, submit_jobs
-from perikarya.runs import RunFolder, TaskKey, lock_run, logging_to, read_json, write_json
+from perikarya.launch.slurm import JobState, Submission, job_states, submit_jobs
+from perikarya.launch.slurm.record import slurm_folder
+from perikarya.runs import RunFolder, lock_run, logging_to, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -107,39 +106,10 @@ def find_lost(run: RunFolder, jobs: Sequence[Job], states: Mapping[str, JobState
 def _is_lost(run: RunFolder, job: Job, state: JobState | None) -> bool:
     if state is None or state.kind not in _SETTLED or state.cause in _A_PERSONS_WORD:
         return False
-    path = log_of(run, job)
+    path = log_of(run, job.payload)
     if state.cause == "exit code" and not path.exists():
         return False  # it did not come as far as its work: what failed was the environment, which needs mending
     return not error_in_log(path)
-
-
-def log_of(run: RunFolder, job: Job) -> Path:
-    """Name the log of a job."""
-    payload = job.payload
-    if payload["kind"] == "embed":
-        return run.features_log(payload["model"])
-    return run.task_log(TaskKey(payload["model"], payload["seed"], payload["fold"]))
-
-
-def refuse_live_jobs(run: RunFolder) -> None:
-    """Raise ``RunError`` when jobs of a run are still in the queue of a cluster.
-
-    Where the cluster cannot be asked from this machine nothing is refused; the claims of tasks keep two workers apart.
-    """
-    if not _launch_file(run).exists():
-        return
-    if shutil.which("squeue") is None:
-        log.warning("%s was submitted to Slurm, which cannot be asked from here whether jobs are left.", run.root)
-        return
-    live = live_jobs(run.root)
-    if live:
-        some = " ".join(live[:5]) + (" …" if len(live) > 5 else "")
-        raise RunError(
-            f"{len(live)} job(s) of {run.root} are still in the queue of Slurm: {some}\n"
-            "They and workers started now would do the same tasks.\n"
-            "Fix: wait for them (perikarya status shows their progress), or cancel them: scancel "
-            + " ".join(dict.fromkeys(name.partition("_")[0] for name in live))
-        )
 
 
 def read_launch(run: RunFolder) -> LaunchConfig:
@@ -148,7 +118,7 @@ def read_launch(run: RunFolder) -> LaunchConfig:
 
 
 def _launch_file(run: RunFolder) -> Path:
-    return run.root / "slurm" / "launch.json"
+    return slurm_folder(run.root) / "launch.json"
 
 
 def _rehearsed(config: ExperimentConfig, run: RunFolder) -> Plan:

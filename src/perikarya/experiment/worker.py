@@ -11,6 +11,7 @@ from typing import Any
 
 from perikarya.errors import RunError
 from perikarya.experiment.claim import CLAIM_FILE, Claim
+from perikarya.experiment.jobs import key_of, log_of
 from perikarya.experiment.plan import Plan, load_run_config, make_plan
 from perikarya.experiment.progress import PROGRESS_FILE, ProgressFile
 from perikarya.launch.jobs import Crew
@@ -68,19 +69,17 @@ class TaskWorker:
         if job["kind"] == "embed":
             self._embed(job, progress)
         else:
-            self._train(_key(job), progress)
+            self._train(key_of(job), progress)
 
     def is_done(self, job: dict[str, Any]) -> bool:
         """Tell whether a task has its result, or whether features lie where they are looked for."""
         if job["kind"] == "embed":
             return self._features(job).exists()
-        return self.run.task_is_done(_key(job))
+        return self.run.task_is_done(key_of(job))
 
     def log_of(self, job: dict[str, Any]) -> Path:
         """Name the log of a job."""
-        if job["kind"] == "embed":
-            return self.run.features_log(job["model"])
-        return self.run.task_log(_key(job))
+        return log_of(self.run, job)
 
     def _features(self, job: dict[str, Any]) -> Path:
         return Path(self.study) / str(job["file"])
@@ -126,7 +125,7 @@ class TaskWorker:
 
     def _planned(self) -> Plan:
         if self._plan is None:
-            _limit_threads(self.threads)
+            limit_threads(self.threads)
             config = load_run_config(self.run).model_copy(update={"study": self.study})
             if config.content_hash() != self.config_hash:
                 raise RunError(
@@ -166,11 +165,8 @@ def open_worker(arguments: Sequence[str]) -> TaskWorker:
     )
 
 
-def _key(job: dict[str, Any]) -> TaskKey:
-    return TaskKey(job["model"], job["seed"], job["fold"])
-
-
-def _limit_threads(threads: int) -> None:
+def limit_threads(threads: int) -> None:
+    """Let torch use so many threads in this process, and OpenCV one, for loaders work on many cells at once."""
     import cv2
     import torch
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from perikarya.config import LaunchConfig
-from perikarya.errors import RunError
 from perikarya.launch.engines import run_live, share_out
 from perikarya.launch.jobs import Event, Job
 from perikarya.launch.logs import error_in_log, logged
+from perikarya.launch.slurm import refuse_live_jobs
 from perikarya.predict.finishing import PREDICT_LOG, ShardsDone, finish_shards
 from perikarya.predict.parts import part_is_done, shard_part
 from perikarya.predict.pieces import n_rows_of, shard_pieces
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from perikarya.launch.slurm.submit import Submission
 
 State = Literal["done", "running", "queued", "started", "failed", "waiting"]
-SUBMISSIONS = "slurm"  # the folder of what was submitted to a cluster
 
 log = logging.getLogger(__name__)
 
@@ -140,19 +139,15 @@ def missing_shards(plan: ShardPlan, out: Path) -> list[int]:
     return [i for i in range(len(plan.shards)) if not part_is_done(out, plan, i)]
 
 
-def refuse_live_jobs(out: Path) -> None:
-    """Raise ``RunError`` where jobs of a cluster may still work on a folder."""
-    live = _live_jobs(out)
-    if live:
-        raise RunError(
-            f"{len(live)} job(s) of Slurm work on {out} or wait to ({', '.join(live[:5])}).\n"
-            "Two engines would do the same shards twice. Fix: wait for them (perikarya status shows their progress), "
-            f"or 'scancel {' '.join(live[:5])}' first."
-        )
+def prediction_status(out: Path, *, cluster: Mapping[str, JobState] | None = None) -> list[ShardStatus]:
+    """Return how far each shard of a prediction is.
 
-
-def prediction_status(out: Path) -> list[ShardStatus]:
-    """Return how far each shard of a prediction is, from its files and, where it was submitted, from the cluster.
+    Parameters
+    ----------
+    out
+        The folder.
+    cluster
+        What Slurm says of its jobs, by id (``launch.slurm.ask_cluster``).
 
     Raises
     ------
@@ -160,8 +155,8 @@ def prediction_status(out: Path) -> list[ShardStatus]:
         If the folder holds no plan of shards.
     """
     plan = read_plan(out)
-    states = _job_states(out)
-    return [_status(plan, out, i, states.get(plan.name(i))) for i in range(len(plan.shards))]
+    jobs = cluster or {}
+    return [_status(plan, out, i, jobs.get(plan.name(i))) for i in range(len(plan.shards))]
 
 
 def _status(plan: ShardPlan, out: Path, index: int, job: JobState | None) -> ShardStatus:
@@ -183,19 +178,3 @@ def _status(plan: ShardPlan, out: Path, index: int, job: JobState | None) -> Sha
 
 def _jobs(plan: ShardPlan, indices: Sequence[int]) -> list[Job]:
     return [shard_job(plan, i) for i in indices]
-
-
-def _job_states(out: Path) -> dict[str, JobState]:
-    if not (out / SUBMISSIONS).is_dir():
-        return {}
-    from perikarya.launch.slurm.states import job_states
-
-    return job_states(out)
-
-
-def _live_jobs(out: Path) -> list[str]:
-    if not (out / SUBMISSIONS).is_dir():
-        return []
-    from perikarya.launch.slurm.states import live_jobs
-
-    return live_jobs(out)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tests.evaluate.quantify.whole_tables import cells_of_table, read_predictions
 from tests.evaluate.quantify.worlds import CLASS_NAMES, bayes
 
 from perikarya.errors import DataError
@@ -17,11 +18,9 @@ from perikarya.evaluate.quantify.tables import (
     PlacedTable,
     TableCells,
     TableInMemory,
-    cells_of_table,
     class_names_of,
     gather_tables,
     open_predictions,
-    read_predictions,
 )
 from perikarya.schema import NO_LABEL
 

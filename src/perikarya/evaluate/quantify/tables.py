@@ -101,15 +101,6 @@ def open_predictions(path: Path) -> PredictionTable:
     return TableInMemory(frame, str(path))
 
 
-def read_predictions(path: Path) -> pd.DataFrame:
-    """Read a table of predictions, or its parts, into memory; raise ``DataError`` when it is missing or damaged."""
-    table = open_predictions(path)
-    if isinstance(table, TableInMemory):
-        return table.frame
-    frames = [frame for _, _, frame in table.frames(table.columns)]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(table.columns))
-
-
 def class_names_of(table: PredictionTable | pd.DataFrame, *, where: str) -> tuple[str, ...]:
     """Return the classes of a table, in the order of its ``prob_<class>`` columns."""
     names = tuple(str(c)[len(PROB) :] for c in table.columns if str(c).startswith(PROB))
@@ -231,19 +222,6 @@ def _labels(column: pd.Series, class_names: tuple[str, ...]) -> Ints:
     code_n, words = pd.factorize(texts_of(column))
     codes = label_codes(pd.Series(words, dtype="string"), class_names)
     return np.append(codes, NO_LABEL)[code_n]  # code -1, of what is missing, is the last
-
-
-def cells_of_table(frame: pd.DataFrame, class_names: tuple[str, ...], *, where: str) -> PredictedCells:
-    """Check a table of predictions in memory and bring it to cells; see ``TableCells``."""
-    (cells,) = TableCells(_Whole(frame, where), class_names).chunks()
-    return cells
-
-
-class _Whole(TableInMemory):
-    """A table in memory that comes in one piece."""
-
-    def frames(self, columns: Sequence[str]) -> Iterator[tuple[str, int, pd.DataFrame]]:
-        yield self.where, 0, self.frame[list(columns)]
 
 
 def gather_tables(

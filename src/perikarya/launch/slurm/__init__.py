@@ -9,10 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perikarya.launch.slurm.states import JobState, job_states, live_jobs
+    from perikarya.launch.slurm.states import Cluster, JobState, ask_cluster, job_states, live_jobs, refuse_live_jobs
     from perikarya.launch.slurm.submit import Submission, submit_jobs
 
-__all__ = ["JobState", "Submission", "job_states", "live_jobs", "submit_jobs"]
+__all__ = [
+    "Cluster",
+    "JobState",
+    "Submission",
+    "ask_cluster",
+    "job_states",
+    "live_jobs",
+    "refuse_live_jobs",
+    "submit_jobs",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from perikarya.launch.jobs import Crew
+from perikarya.launch.engines import share_out
+from perikarya.launch.jobs import Crew, thread_variables
 from perikarya.launch.slurm.arrays import Array
 from perikarya.runs import now
 from perikarya.settings import LaunchConfig
@@ -131,15 +132,15 @@ def _resources(launch: LaunchConfig, *, gpus: int) -> list[str]:
 
 
 def _surroundings(launch: LaunchConfig, folder: Path) -> list[str]:
-    slurm, threads = launch.slurm, launch.threads or launch.slurm.cpus
+    slurm = launch.slurm
+    variables = thread_variables(share_out(launch).threads)
     modules = ["module purge", f"module load {' '.join(map(shlex.quote, slurm.modules))}"]
-    libraries = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return [
         "set -e  # a line that fails ends the job: nothing is computed in half an environment",
         *(modules if slurm.modules else []),
         *slurm.setup,
         f"cd {shlex.quote(str(folder))}",
-        f"export {' '.join(f'{name}={threads}' for name in libraries)} OMP_WAIT_POLICY=PASSIVE",
+        f"export {' '.join(f'{name}={shlex.quote(value)}' for name, value in variables.items())}",
     ]
 
 

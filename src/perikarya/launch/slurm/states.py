@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from perikarya.errors import RunError
 from perikarya.launch.slurm import client
 from perikarya.launch.slurm.client import AccountRow, QueueRow
 from perikarya.launch.slurm.reasons import Cause, why_it_ended, why_it_waits, why_it_was_stopped
 from perikarya.launch.slurm.record import SubmissionRecord, SubmittedScript, job_ids, log_path, read_submissions
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["queued", "running", "requeued", "ended", "failed", "unknown"]
 
@@ -77,6 +82,48 @@ def job_states(folder: Path) -> dict[str, JobState]:
 def live_jobs(folder: Path) -> list[str]:
     """List the cluster's ids of all that may still run for a folder, the finale included."""
     return [row.cluster_id for row in client.queue(_names(read_submissions(folder.resolve()))) if row.is_live]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What Slurm says of a folder: its jobs by id, and whether any is left, the last one that sums up included.
+
+    ``unasked`` is a sentence where it could not be asked.
+    """
+
+    jobs: dict[str, JobState]
+    is_busy: bool
+    unasked: str = ""
+
+
+def ask_cluster(folder: Path) -> Cluster:
+    """Ask Slurm about the jobs of a folder."""
+    try:
+        return Cluster(job_states(folder), bool(live_jobs(folder)))
+    except RunError as error:
+        unasked = f"Slurm cannot be asked from this machine; what follows is read from files alone. {error}"
+        return Cluster({}, is_busy=False, unasked=unasked)
+
+
+def refuse_live_jobs(folder: Path) -> None:
+    """Raise ``RunError`` when jobs of a folder are still in the queue of a cluster.
+
+    Where the cluster cannot be asked from this machine nothing is refused: work done twice gives the same files.
+    """
+    if not read_submissions(folder.resolve()):
+        return
+    if shutil.which("squeue") is None:
+        log.warning("%s was submitted to Slurm, which cannot be asked from here whether jobs are left.", folder)
+        return
+    live = live_jobs(folder)
+    if live:
+        some = " ".join(live[:5]) + (" …" if len(live) > 5 else "")
+        raise RunError(
+            f"{len(live)} job(s) of {folder} are still in the queue of Slurm: {some}\n"
+            "They and workers started now would do the same work.\n"
+            "Fix: wait for them (perikarya status shows their progress), or cancel them: scancel "
+            + " ".join(dict.fromkeys(name.partition("_")[0] for name in live))
+        )
 
 
 def _names(submissions: Sequence[SubmissionRecord]) -> list[str]:
