@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-
 # Shells start background jobs deaf to Ctrl-C, and whatever those start stays deaf; tests send it to what they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -217,6 +218,7 @@ def test_the_report_can_be_read_on_a_terminal(tmp_path: Path) -> None:
     console.print(render_check(report))
     text = console.export_text()
     assert "development" in text
+    assert re.search(rf"pyknotic\W+{N}\b", text)
     assert "error: images/normal/c2.png" in text
     assert check_lines(report)[-1] == "study: 1 error(s), 0 warning(s); must be fixed."
     console.file.close()

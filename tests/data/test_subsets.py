@@ -59,6 +59,10 @@ def test_images_are_the_groups_where_animals_are_unknown(cells: pd.DataFrame) ->
     assert cells["image_id"].iloc[subset].nunique() == 5
 
 
+def test_single_cells_are_the_groups_where_folds_are_drawn_over_cells(cells: pd.DataFrame) -> None:
+    assert len(nested_subset(cells, ROWS, group_by="cell", n_groups=7, seed=0, fold=0)) == 7
+
+
 def test_more_animals_than_there_are_is_refused_with_the_largest_number(cells: pd.DataFrame) -> None:
     with pytest.raises(ConfigError, match="leaves 8 to train on"):
         nested_subset(cells, ROWS, group_by="subject", n_groups=9, seed=0, fold=0)

@@ -8,6 +8,19 @@ from typing import Annotated
 import typer
 
 from perikarya import __version__
+from perikarya.cli.options import (
+    ClassMapOption,
+    DryRunOption,
+    EngineOption,
+    JobsOption,
+    NucleusOption,
+    RegionsOption,
+    RunArgument,
+    SetOption,
+    UmPerPxOption,
+    words,
+)
+from perikarya.cli.study_app import study_app
 
 app = typer.Typer(
     name="perikarya",
@@ -17,43 +30,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-study_app = typer.Typer(help="Make, paint and check studies.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
-
-UmPerPxOption = Annotated[
-    float | None, typer.Option(help="Micrometres per pixel of images that do not tell theirs.", show_default=False)
-]
-ClassMapOption = Annotated[
-    str | None,
-    typer.Option(
-        help="What names in the files mean: 'Tumor=pyknotic,group:2=normal,colour:#ff0000=pyknotic,name:^PN=pyknotic', "
-        "or a CSV with columns from, to."
-    ),
-]
-RegionsOption = Annotated[
-    str | None,
-    typer.Option(help="Classes of annotations that are regions, not cells: CA1,cortex. Default: told apart."),
-]
-NucleusOption = Annotated[
-    bool, typer.Option("--nucleus", help="Where a cell has two outlines, take that of its nucleus.")
-]
-EngineOption = Annotated[
-    str | None,
-    typer.Option(help="Where the work is done: local, slurm or ray. Default: what the configuration says, else local."),
-]
-JobsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Processes or cluster jobs at once. Default: one, or one per GPU; a cluster: as it likes."
-    ),
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a setting: launch.slurm.mem=16G. May be repeated.")
-]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="With --engine slurm: print the scripts, submit and write nothing.")
-]
-RunArgument = Annotated[Path, typer.Argument(help="A run folder, as given to 'train --out'.", show_default=False)]
 
 
 def _version(wanted: bool) -> None:
@@ -69,93 +46,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-@study_app.command("import")
-def study_import(
-    source: Annotated[Path, typer.Argument(help="Folder of outlined cells, or a COCO file.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="Study folder to make.", show_default=False)],
-    layout: Annotated[str, typer.Option(help="auto, folders, labels, geojson, imagej or coco.")] = "auto",
-    metadata: Annotated[
-        Path | None,
-        typer.Option(help="CSV with a column 'file' and subject, image, region, group. Default: SRC/metadata.csv."),
-    ] = None,
-    external: Annotated[Path | None, typer.Option(help="Second source: cells of other animals.")] = None,
-    external_metadata: Annotated[Path | None, typer.Option(help="CSV of the second source.")] = None,
-    name_pattern: Annotated[
-        str | None,
-        typer.Option(help="Regular expression on file names with groups named subject, image_id, region, group."),
-    ] = None,
-    classes: Annotated[str | None, typer.Option(help="Class names in order of severity: a,b,c.")] = None,
-    um_per_px: UmPerPxOption = None,
-    class_map: ClassMapOption = None,
-    regions: RegionsOption = None,
-    nucleus: NucleusOption = False,
-    window: Annotated[str | None, typer.Option(help="Side of the window around a cell: 80 or 80px, or 40um.")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Import what is fine; list the rest.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing study.")] = False,
-    name: Annotated[str | None, typer.Option(help="Name of the study. Default: that of its folder.")] = None,
-) -> None:
-    """Bring outlined cells into a study folder."""
-    from perikarya.cli.studies import import_command
-    from perikarya.data.importers.base import ImportOptions
-
-    options = ImportOptions(
-        layout=layout,
-        metadata=metadata,
-        external=external,
-        external_metadata=external_metadata,
-        name_pattern=name_pattern,
-        classes=_words(classes) or None,
-        um_per_px=um_per_px,
-        class_map=class_map,
-        regions=_words(regions),
-        nucleus=nucleus,
-        window=window,
-        skip_bad=skip_bad,
-        overwrite=overwrite,
-        name=name,
-        progress=True,
-    )
-    import_command(source, out, options)
-
-
-def _words(text: str | None) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",")) if text else ()
-
-
-@study_app.command("phantom")
-def study_phantom(
-    out: Annotated[Path, typer.Option("--out", help="Study folder to make.", show_default=False)],
-    cells: Annotated[int, typer.Option(min=60, help="How many cells to paint.")] = 1200,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")] = 0,
-    difficulty: Annotated[float, typer.Option(min=0, max=1, help="0: classes far apart; 1: hardly told apart.")] = 0.3,
-    effect: Annotated[float, typer.Option(min=0, max=2, help="0: treatment and injury change nothing.")] = 1.0,
-    label_noise: Annotated[float, typer.Option(min=0, max=0.5, help="Share of labels moved to a neighbour.")] = 0.0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing study.")] = False,
-) -> None:
-    """Paint a synthetic study whose truth is known."""
-    from perikarya.cli.studies import phantom_command
-
-    phantom_command(
-        out,
-        n_cells=cells,
-        seed=seed,
-        difficulty=difficulty,
-        effect=effect,
-        label_noise=label_noise,
-        overwrite=overwrite,
-    )
-
-
-@study_app.command("check")
-def study_check(
-    study: Annotated[Path, typer.Argument(help="A study folder.", show_default=False)],
-) -> None:
-    """Look for leakage, duplicates and broken masks; exit code 1 when something must be fixed."""
-    from perikarya.cli.studies import check_command
-
-    check_command(study)
 
 
 @app.command()
@@ -363,7 +253,7 @@ def predict(
         threshold=threshold,
         um_per_px=um_per_px,
         class_map=class_map,
-        regions=_words(regions),
+        regions=words(regions),
         nucleus=nucleus,
         features=features,
         backend=backend,
@@ -424,3 +314,18 @@ def demo(
     from perikarya.cli.demo import demo_command
 
     demo_command(out, jobs=jobs)
+
+
+@app.command()
+def review(
+    path: Annotated[Path, typer.Argument(help="A study folder or a run folder.", show_default=False)],
+    study: Annotated[Path | None, typer.Option(help="Study folder of the run, where it has moved.")] = None,
+    reader: Annotated[str | None, typer.Option(help="Who looks; stands in the log. Default: your login.")] = None,
+    blind: Annotated[bool, typer.Option("--blind", help="Show nothing that a model says.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine. Default: a free one.")] = 0,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Print the address, open no browser.")] = False,
+) -> None:
+    """Look at cells, correct labels and read blindly, in a page of this machine."""
+    from perikarya.cli.reviewing import review_command
+
+    review_command(path, study=study, reader=reader, blind=blind, port=port, open_page=not no_open)

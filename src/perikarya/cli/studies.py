@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -11,6 +12,10 @@ from perikarya.data.importers import import_study
 from perikarya.data.importers.base import ImportOptions
 from perikarya.data.integrity import CheckReport, check_study, render_check
 from perikarya.data.store import OpenStudy, open_study
+from perikarya.errors import ConfigError
+
+if TYPE_CHECKING:
+    from perikarya.data.phantom import PhantomSettings
 
 
 def import_command(source: Path, out: Path, options: ImportOptions) -> None:
@@ -23,18 +28,56 @@ def import_command(source: Path, out: Path, options: ImportOptions) -> None:
 
 
 def phantom_command(
-    out: Path, *, n_cells: int, seed: int, difficulty: float, effect: float, label_noise: float, overwrite: bool
+    out: Path,
+    *,
+    n_cells: int,
+    seed: int,
+    difficulty: float,
+    effect: float,
+    label_noise: float,
+    n_external: int = 6,
+    as_: str = "study",
+    overwrite: bool = False,
 ) -> None:
-    """Paint a phantom study."""
+    """Paint a phantom, as a study or as what a lab exports from QuPath before it has one.
+
+    Raises
+    ------
+    ConfigError
+        If it is asked for as something else.
+    """
     from perikarya.data.phantom import PhantomSettings, make_phantom
 
+    if as_ not in ("study", "qupath"):
+        raise ConfigError(f"A phantom can be painted --as study or --as qupath, not '{as_}'.")
     settings = PhantomSettings(
-        n_cells=n_cells, seed=seed, difficulty=difficulty, effect=effect, label_noise=label_noise
+        n_cells=n_cells,
+        seed=seed,
+        difficulty=difficulty,
+        effect=effect,
+        label_noise=label_noise,
+        n_external_subjects=n_external,
     )
+    if as_ == "qupath":
+        _export(out, settings, overwrite=overwrite)
+        return
     with console.status("Painting fields and cutting cells"):
         opened = make_phantom(out, settings=settings, overwrite=overwrite)
     describe(opened)
     console.print(f"Next: perikarya study check {out}", markup=False)
+
+
+def _export(out: Path, settings: PhantomSettings, *, overwrite: bool) -> None:
+    from perikarya.data.phantom_export import METADATA_FILE, export_phantom
+
+    with console.status("Painting fields and tracing cells"):
+        export_phantom(out, settings=settings, overwrite=overwrite)
+    for folder in sorted(path for path in out.iterdir() if path.is_dir()):
+        n_fields = len(list(folder.glob("*.geojson")))
+        console.print(f"{folder}: {n_fields} images, each with its .geojson, and {METADATA_FILE}", markup=False)
+    console.print(f"{out}: truth.csv and truth.json tell what was painted", markup=False)
+    scale = f"--um-per-px {settings.um_per_px:g}"
+    console.print(f"Next: perikarya study import {out / 'graded'} --out STUDY {scale}", markup=False)
 
 
 def check_command(study: Path) -> None:

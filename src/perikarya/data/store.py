@@ -75,7 +75,7 @@ class OpenStudy:
         """Hash of everything training depends on (16 hex digits): identities are hashes of pixels and outlines."""
         digest = hashlib.sha256(f"{self.study.class_names}|{self.study.window_px}".encode())
         for column in ("cell_id", "label", "subject", "image_id", "set"):
-            digest.update("\x1f".join(self.cells[column].fillna("\x00")).encode())
+            digest.update("\x1f".join(self.cells[column].fillna("\x00").tolist()).encode())
             digest.update(b"\x1e")
         return digest.hexdigest()[:16]
 

@@ -230,3 +230,8 @@ def test_the_json_is_searched_across_the_seams_of_its_pieces(source: Path, monke
     monkeypatch.setattr("perikarya.data.importers.coco._HEAD_BYTES", 7)
     monkeypatch.setattr("perikarya.data.importers.coco._CHUNK_BYTES", 11)
     assert recognise(source) == "coco"
+
+
+def test_animals_are_read_from_the_names_of_images(source: Path) -> None:
+    cells = do_import(source, name_pattern=r"(?P<subject>[ab])\.png").cells
+    assert cells["subject"].tolist() == ["a"] * 3 + ["b"] * 3

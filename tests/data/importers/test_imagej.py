@@ -46,6 +46,15 @@ def test_a_folder_of_images_and_rois_is_recognised(source: Path) -> None:
     assert recognise(source) == "imagej"
 
 
+def test_a_folder_where_two_archives_lie_beside_an_image_is_recognised_and_refused(tmp_path: Path) -> None:
+    write(tmp_path / "src" / "x.png", picture(0, HW))
+    for name in ("x.zip", "x_rois.zip"):
+        (tmp_path / "src" / name).write_bytes(rois("n-1"))
+    assert recognise(tmp_path / "src") == "imagej"
+    with pytest.raises(ImportRefusedError, match=r"x\.png: several files of outlines lie beside it"):
+        do_import(tmp_path / "src")
+
+
 def test_a_folder_of_images_with_one_roi_each_is_recognised(tmp_path: Path) -> None:
     write(tmp_path / "src" / "x.png", picture(0, HW))
     (tmp_path / "src" / "x.roi").write_bytes(oval())

@@ -36,6 +36,10 @@ class GeoCell:
         Name -> value, for example ``Perikarya: p(normal)``.
     key
         Identity of the cell, unique in the file; the id of an object that has none is made from it.
+    metadata
+        Words beside the object; QuPath shows them in its list of annotations.
+    predicted
+        Whether the class is this program's word; if not, it is told as any other class.
     """
 
     outline: Outline
@@ -43,6 +47,8 @@ class GeoCell:
     colour: str
     measurements: Mapping[str, float] = field(default_factory=dict)
     key: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    predicted: bool = True
 
 
 def write_geojson(path: Path, cells: Iterable[GeoCell], *, regions: Iterable[Outline] = ()) -> None:
@@ -97,17 +103,19 @@ def _cell(cell: GeoCell) -> dict[str, Any]:
     metadata = properties.get("metadata")
     metadata = dict(metadata) if isinstance(metadata, dict) else {}
     previous = _class_in(cell.outline, feature)
-    if previous is not None and previous != metadata.get(CLASS_KEY):
+    known = metadata.get(CLASS_KEY) if cell.predicted else cell.class_name
+    if previous is not None and previous != known:
         metadata[PREVIOUS_KEY] = previous
     properties.pop("color", None)  # it would hide the colour of the class
     properties.pop("classification", None)
     metadata.pop(CLASS_KEY, None)
     if cell.class_name is not None:
         properties["classification"] = {"name": cell.class_name, "color": list(rgb(cell.colour))}
-        metadata[CLASS_KEY] = cell.class_name
+        if cell.predicted:
+            metadata[CLASS_KEY] = cell.class_name
     others = {k: v for k, v in properties.get("measurements", {}).items() if not k.startswith(OURS)}
     properties["measurements"] = others | {name: float(value) for name, value in cell.measurements.items()}
-    properties["metadata"] = metadata
+    properties["metadata"] = metadata | dict(cell.metadata)
     feature["properties"] = {k: v for k, v in properties.items() if v or k not in ("measurements", "metadata")}
     return feature
 

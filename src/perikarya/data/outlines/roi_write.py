@@ -56,6 +56,8 @@ class RoiCell:
         Of the line, ``#rrggbb``.
     class_name, probabilities
         Written as the properties ``class`` and ``p(<class>)``.
+    properties
+        More of them.
     group
         Number of the class from 1 on, at most 255; 0: none.
     """
@@ -66,6 +68,7 @@ class RoiCell:
     class_name: str | None = None
     group: int = 0
     probabilities: Mapping[str, float] = field(default_factory=dict)
+    properties: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_rois(path: Path, cells: Sequence[RoiCell]) -> tuple[str, ...]:
@@ -210,6 +213,7 @@ def _properties(cell: RoiCell) -> str:
     if cell.group:
         pairs["group"] = str(cell.group)
     pairs |= {f"p({name})": f"{share:.4f}" for name, share in cell.probabilities.items()}
+    pairs |= cell.properties
     return "".join(f"{_KEY_MARKS.sub(_BACKSLASH, _escaped(key))}: {_escaped(value)}\n" for key, value in pairs.items())
 
 
