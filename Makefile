@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist loadfile # files side by side
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test lint setup page docs dist release-check coverage browser slurm mutation clean

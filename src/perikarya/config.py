@@ -142,13 +142,24 @@ def load_config(path: Path, *, overrides: Sequence[str] = ()) -> ExperimentConfi
         content = read_yaml(path, what="an experiment's configuration (see examples/)")
     except DataError as error:
         raise ConfigError(str(error)) from None
+    return parse_config(content, overrides=overrides, where=path)
+
+
+def parse_config(content: dict[str, Any], *, overrides: Sequence[str] = (), where: Path | str) -> ExperimentConfig:
+    """Check an experiment's content, changed in place by ``key=value`` overrides; ``where`` it is from, for messages.
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown or a value does not fit.
+    """
     for item in overrides:
         apply_override(content, item)
     try:
         return ExperimentConfig.model_validate(content)
     except ValidationError as error:
         raise ConfigError(
-            validation_sentences(error, path) + "\nA misspelt setting would silently leave its default in force.\n"
+            validation_sentences(error, where) + "\nA misspelt setting would silently leave its default in force.\n"
             "Fix: correct the line(s); docs/configuration.md lists every setting."
         ) from None
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 from tests.sources import disc, picture, write
 
 from perikarya.data.images import ImageError, bits_needed, read_mask, read_rgb, to_8bit
@@ -71,6 +71,18 @@ def test_16_bit_tiff_is_turned_like_8_bit_tiff(tmp_path: Path, orientation: int)
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", extratags=tag)
     tifffile.imwrite(tmp_path / "b.tif", RGB.astype(np.uint16) * 256, photometric="rgb", extratags=tag)
     np.testing.assert_array_equal(read_rgb(tmp_path / "b.tif") // 256, read_rgb(tmp_path / "a.tif"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_16_bit_png_is_turned_as_pillow_turns_it(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    grey = Image.fromarray(RGB[..., 0])
+    grey.getexif()[274] = orientation
+    save(tmp_path / "a.png", Image.fromarray(RGB[..., 0].astype(np.uint16) * 256), exif=exif)
+    seen = read_rgb(tmp_path / "a.png")
+    assert seen.dtype == np.uint16
+    np.testing.assert_array_equal(seen[..., 0] // 256, np.asarray(ImageOps.exif_transpose(grey)))
 
 
 def test_transparency_is_laid_on_white(tmp_path: Path) -> None:

@@ -120,6 +120,20 @@ def test_label_maps_hold_each_cell_once_and_none_is_lost_in_the_fullest_fields()
         assert not field.labels_hw[:, [0, -1]].any()
 
 
+def test_animals_are_numbered_from_one_in_each_set() -> None:
+    names = [animal.name for animal in plan_animals(SMALL)]
+    assert names == ["A01", "A02", "A03", "X01", "X02", "X03"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_stains_differ_but_never_fade_nor_drown_a_section(seed: int) -> None:
+    animals = plan_animals(PhantomSettings(n_cells=30, n_subjects=20, n_external_subjects=20, seed=seed))
+    strengths = np.array([animal.strength for animal in animals])
+    assert strengths.min() >= 0.7
+    assert strengths.max() <= 1.4
+    assert (strengths.std(axis=0) > 0.05).all()
+
+
 def pyknotic(settings: PhantomSettings) -> tuple[pd.Series, pd.Series]:
     """Drawn fraction of pyknotic cells per group, and the fraction the plan declares for the same cells."""
     animals = plan_animals(settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from tests.fake_run import FakeRun, make_fake_run
 
 from perikarya.evaluate.collect import evaluate_run, write_results
-from perikarya.figures import style
+from perikarya.figures import book
+from perikarya.figures.plates import Press
 from perikarya.report import build_report
 from perikarya.runs import TaskKey
 
@@ -78,9 +80,10 @@ def report_of(fake: FakeRun, check: dict[str, Any] | None = None) -> tuple[Path,
 
 @contextmanager
 def coarse_figures() -> Iterator[None]:
-    """Draw at a third of the resolution: the page is the same and is made in a fraction of the time."""
+    """Draw at a third of the resolution: the page is the same and is made in two thirds of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "DPI", 100)
+        patch.setattr(book, "Press", partial(Press, dpi=100))
+        patch.setattr(book, "OTHERS_DPI", 100)
         yield
 
 

@@ -132,7 +132,7 @@ function Confirm({ n, className, onAnswer }: ConfirmProps) {
     >
       <p>
         Each of them becomes <strong>{className}</strong> and counts as reviewed by you, also those that you
-        have not looked at. “Undo” takes all of it back.
+        have not looked at. “Undo” takes all of it back as long as this page stays open.
       </p>
     </Dialog>
   );

@@ -71,7 +71,7 @@ def _folder_of(source: Path) -> Path:
 
 def _of_run(run: RunFolder, study: Path | None, model: str | None, changes: dict[str, str]) -> dict[str, Any]:
     config = load_run_config(run)
-    config = config.model_copy(update={"quantify": _settings(config.quantify, changes)})
+    config = config.model_copy(update={"quantify": changed_settings(config.quantify, changes)})
     opened = open_study(Path(study or config.study))
     return quantify_run(run, opened.cells, opened.study, config, tasks=task_keys(config), model=model)
 
@@ -79,7 +79,7 @@ def _of_run(run: RunFolder, study: Path | None, model: str | None, changes: dict
 def _of_table(
     path: Path, study: Path | None, reference: Path | None, model: str | None, changes: dict[str, str]
 ) -> dict[str, Any]:
-    settings = _settings(QuantifyConfig(), changes)
+    settings = changed_settings(QuantifyConfig(), changes)
     of_run = reference is not None and _is_run(reference)
     if model is not None and not of_run:
         raise ConfigError("--model is for run folders; a table holds the predictions of one model.")
@@ -87,7 +87,7 @@ def _of_table(
     known: PredictionTable | ReferenceSums | None = None
     about: Study | None = None
     if reference is not None and of_run:
-        known, about = _reference_of_run(RunFolder(reference), model)
+        known, about = labelled_cells_of(RunFolder(reference), model)
     elif reference is not None:
         known = open_predictions(reference)
     if study is not None:
@@ -100,7 +100,8 @@ def _of_table(
     )
 
 
-def _reference_of_run(run: RunFolder, model: str | None) -> tuple[ReferenceSums, Study]:
+def labelled_cells_of(run: RunFolder, model: str | None) -> tuple[ReferenceSums, Study]:
+    """Return how a model of a run errs on its labelled cells, and the study they are of."""
     config = load_run_config(run)
     opened = open_study(Path(config.study))
     tasks = task_keys(config)
@@ -108,7 +109,8 @@ def _reference_of_run(run: RunFolder, model: str | None) -> tuple[ReferenceSums,
     return reference_of_run(run, opened.cells, opened.study, tasks=tasks, asked=asked), opened.study
 
 
-def _settings(base: QuantifyConfig, changes: dict[str, str]) -> QuantifyConfig:
+def changed_settings(base: QuantifyConfig, changes: dict[str, str]) -> QuantifyConfig:
+    """Return settings with some changed; raise ``ConfigError`` where a value does not fit."""
     try:
         return QuantifyConfig.model_validate({**base.model_dump(), **changes})
     except ValidationError as error:

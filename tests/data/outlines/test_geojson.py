@@ -18,6 +18,7 @@ import pytest
 from perikarya.data.outlines import ClassMap, OutlineFile, ReadOptions
 from perikarya.data.outlines.base import Outline
 from perikarya.data.outlines.geojson import read_geojson
+from perikarya.data.outlines.geojson_read import object_type
 from perikarya.data.outlines.raster import mask_of
 
 HERE = Path(__file__).parent
@@ -289,6 +290,11 @@ def test_an_unknown_type_is_an_annotation_as_it_is_for_qupath(read: Any) -> None
         feature(square(20, 20, 4)),
     ]
     assert kinds(read(content)) == ["region", "cell", "cell"]
+
+
+@pytest.mark.parametrize("key", ["objectType", "object_type", "type"])
+def test_the_type_of_an_object_is_read_from_every_property_that_has_held_it(key: str) -> None:
+    assert object_type(feature(square(20, 20, 4), **{key: "detection"})) == "detection"
 
 
 def test_ids_that_are_numbers_are_kept_as_text(read: Any) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perikarya.data.outlines.base import CellMask, Outline
 from perikarya.data.outlines.raster import mask_of
-from perikarya.data.outlines.trace import rings_of, trace
+from perikarya.data.outlines.trace import rings_of, trace, traced
 
 MASKS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 1)).filter(np.any)
 
@@ -29,6 +29,13 @@ def test_a_traced_mask_rasterises_to_itself(pixels: NDArray[np.uint8], x: int, y
     full[back.y : back.y + back.mask_hw.shape[0], back.x : back.x + back.mask_hw.shape[1]] = back.mask_hw
     expected[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
     np.testing.assert_array_equal(full, expected)
+
+
+def test_an_outline_is_traced_once_and_keeps_no_mask() -> None:
+    drawn = traced(Outline("a", (), mask=CellMask(np.ones((2, 3), np.uint8), 4, 5)))
+    assert drawn.mask is None
+    assert shapely.Polygon(drawn.rings[0]).bounds == (4, 5, 7, 7)
+    assert traced(drawn) is drawn
 
 
 @settings(max_examples=200, deadline=None)
