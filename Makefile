@@ -40,7 +40,7 @@ release-check: dist
 # Lines and branches, those of the processes that tests start too; htmlcov/index.html shows what is missed.
 coverage: setup
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage html --quiet
 	$(BIN)/coverage report

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import perikarya
 
 project = "Perikarya"
@@ -44,3 +47,27 @@ html_copy_source = False
 html_show_sphinx = False
 html_show_search_summary = False  # needs a server; the site is also read from a disk
 copybutton_exclude = ".linenos, .gp, .go"
+
+
+def returns_in_words(_app: Any, _what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
+    """Keep sections "Returns" as the words they are; napoleon expects a type there, and takes the first line for it."""
+    text = "\n".join(lines)
+    section = re.search(r"^Returns\n-------\n(.*?)(?=^\w+\n---+$|\Z)", text, flags=re.DOTALL | re.MULTILINE)
+    if section is None:
+        return
+    words = section[1].strip().replace("\n", "\n    ")
+    lines[:] = f"{text[: section.start()]}\n\n:returns: {words}\n\n{text[section.end() :]}".split("\n")
+
+
+def first_line_of_property(_app: Any, what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
+    """Put the first line of a property together again; napoleon takes what stands before a colon for its type."""
+    kinds = [line for line in lines if line.startswith(":type:")]
+    if what == "property" and kinds:
+        lines.remove(kinds[0])
+        lines[0] = f"{kinds[0].removeprefix(':type:').strip()}: {lines[0]}"
+
+
+def setup(app: Any) -> None:
+    """Sphinx calls this; napoleon comes between the two."""
+    app.connect("autodoc-process-docstring", returns_in_words, priority=400)
+    app.connect("autodoc-process-docstring", first_line_of_property, priority=600)

@@ -26,6 +26,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/\?token=[\w-]+")
 PAGE_S = 120  # the server opens the run before it prints its address
 END_S = 15
+STOPPED = 128 + signal.SIGINT  # what every command of ours ends with on Ctrl-C
 
 
 def main() -> None:
@@ -95,7 +96,7 @@ def open_page(command: list[str], *, cwd: Path) -> None:
     try:
         load(address_in(log, server))
         server.send_signal(signal.SIGINT)
-        if (code := server.wait(timeout=END_S)) != 0:
+        if (code := server.wait(timeout=END_S)) not in (0, STOPPED):
             raise SystemExit(f"The server ended with exit code {code} on Ctrl-C:\n{log.read_text(encoding='utf-8')}")
     finally:
         server.kill()
@@ -115,7 +116,8 @@ def load(address: str) -> None:
     """Open the page with its token as a browser does: index, cookie, and the files that the index names."""
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
     root = address.partition("?")[0]
-    index = fetch(browser, address)
+    fetch(browser, address)  # answers with the cookie that opens the rest
+    index = fetch(browser, root)
     files = re.findall(r'(?:src|href)="/([^"]+)"', index)
     if 'id="root"' not in index or not any(name.endswith(".js") for name in files):
         raise SystemExit(f"{root} is not the page:\n{index}")

@@ -154,7 +154,7 @@ def test_large_16_bit_pictures_tell_the_bits_of_their_camera(tmp_path: Path) -> 
 
 def test_a_window_beyond_the_picture_is_a_mistake_of_the_program(tmp_path: Path) -> None:
     with open_picture(write(tmp_path / "a.png", RGB)) as opened:
-        for window in ((0, 0, 421, 1), (-1, 0, 5, 5), (0, 299, 1, 2), (0, 0, 0, 5), (420, 0, 1, 1)):
+        for window in ((0, 0, 421, 1), (-1, 0, 5, 5), (0, 299, 1, 2), (0, 0, 0, 5), (0, 0, 5, 0), (420, 0, 1, 1)):
             with pytest.raises(ValueError, match="window"):
                 opened.read(*window)
 

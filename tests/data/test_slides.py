@@ -63,15 +63,17 @@ class _Slide:
     """A slide of which a part was scanned, and in it a hole."""
 
     dimensions = (1000, 800)
+    background: str | None = "FFF0E0"
 
     def __init__(self, _path: Path) -> None:
-        self.properties = {
+        words = {
             "openslide.bounds-x": "300",
             "openslide.bounds-y": "200",
             "openslide.bounds-width": "420",
             "openslide.bounds-height": "300",
-            "openslide.background-color": "FFF0E0",
+            "openslide.background-color": self.background,
         }
+        self.properties = {name: word for name, word in words.items() if word is not None}
 
     def set_cache(self, _cache: object) -> None:
         pass
@@ -86,14 +88,20 @@ class _Slide:
         pass
 
 
-def test_coordinates_of_a_slide_begin_where_it_was_scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("background", "rgb"), [("FFF0E0", (255, 240, 224)), (None, (255, 255, 255)), ("white", (255, 255, 255))]
+)
+def test_coordinates_of_a_slide_begin_where_it_was_scanned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: str | None, rgb: tuple[int, int, int]
+) -> None:
+    monkeypatch.setattr(_Slide, "background", background)
     openslide = pytest.importorskip("openslide", reason="extra slides is not installed")
     monkeypatch.setattr(openslide, "OpenSlide", _Slide)
     (tmp_path / "a.mrxs").write_bytes(b"x")
     with open_picture(tmp_path / "a.mrxs") as opened:
         assert (opened.width, opened.height, opened.um_per_px) == (420, 300, None)
         seen = opened.read(0, 0, 50, 40)
-    np.testing.assert_array_equal(seen[:10, :10], np.broadcast_to(np.array([255, 240, 224]), (10, 10, 3)))
+    np.testing.assert_array_equal(seen[:10, :10], np.broadcast_to(np.array(rgb), (10, 10, 3)))
     np.testing.assert_array_equal(seen[10:, 10:], RGB[10:40, 10:50])
 
 

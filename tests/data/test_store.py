@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +113,11 @@ def test_the_data_hash_changes_with_what_training_depends_on_and_not_with_the_re
     renamed = open_study(tmp_path / "a")
     renamed.cells["source"] = "elsewhere"
     assert renamed.data_hash == opened.data_hash
+
+
+def test_crops_that_are_no_array_are_named_with_the_way_out(tmp_path: Path) -> None:
+    make_study(tmp_path / "study", cells_per_subject=1)
+    path = tmp_path / "study" / "crops.npy"
+    path.write_bytes(b"no array")
+    with pytest.raises(DataError, match=rf"{re.escape(str(path))} is damaged .*\nFix: import the study again"):
+        open_study(tmp_path / "study")

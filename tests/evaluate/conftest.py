@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.fake_run import FakeRun, make_fake_run
 
-from perikarya.evaluate.collect import evaluate_run
+from perikarya.evaluate.collect import Evaluation, evaluate_run
 
 
 @pytest.fixture(scope="session")
@@ -14,5 +14,10 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> FakeRun:
 
 
 @pytest.fixture(scope="session")
-def results(fake: FakeRun) -> dict[str, Any]:
-    return evaluate_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks).results
+def evaluation(fake: FakeRun) -> Evaluation:
+    return evaluate_run(fake.run, fake.opened.cells, fake.opened.study, fake.config, tasks=fake.tasks)
+
+
+@pytest.fixture(scope="session")
+def results(evaluation: Evaluation) -> dict[str, Any]:
+    return evaluation.results

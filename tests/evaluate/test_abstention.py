@@ -190,6 +190,15 @@ def test_areas_of_draws_are_those_of_copied_cells_up_to_grouping() -> None:
     assert risk_sums(scored, cluster_n, n_clusters)[:, :N_GROUPS].sum() == n
 
 
+def test_groups_of_falling_confidence_hold_equal_numbers_of_cells() -> None:
+    top_n = np.linspace(0.51, 0.99, 4 * N_GROUPS)
+    scored = Scored(np.arange(len(top_n)), np.zeros(len(top_n), int), np.stack([top_n, 1 - top_n], axis=1))
+    sums = risk_sums(scored, np.zeros(len(top_n), int), 1)
+    np.testing.assert_array_equal(sums[0, :N_GROUPS], 4)
+    sure_and_wrong = Scored(scored.row_n, (top_n > 0.98).astype(int), scored.prob_nk)
+    assert risk_sums(sure_and_wrong, np.zeros(len(top_n), int), 1)[0, N_GROUPS] > 0, "the first group is the surest"
+
+
 def test_groups_without_cells_add_nothing() -> None:
     with_empty = aurc_of_groups(np.array([0.0, 2, 0, 3]), np.array([0.0, 1, 0, 2]))
     assert with_empty == pytest.approx(float(aurc_of_groups(np.array([2.0, 3]), np.array([1.0, 2]))))

@@ -17,6 +17,7 @@ from tests.fake_run import CLASSES, FakeRun, make_fake_run
 
 from perikarya.errors import DataError, RunError
 from perikarya.evaluate.collect import Evaluation, evaluate_run, write_results
+from perikarya.evaluate.label_quality import LABEL_ISSUES, read_label_table
 from perikarya.evaluate.metrics import OVERALL, PER_CLASS
 from perikarya.runs import RunFolder, TaskKey
 
@@ -160,6 +161,13 @@ def test_the_ranking_is_by_external_balanced_accuracy(results: dict[str, Any]) -
     last = ranking[-1]["behind_first"]
     assert last["mean"] == pytest.approx(means[0] - means[-1])
     assert last["ci95"][0] <= last["mean"] <= last["ci95"][1]
+
+
+def test_labels_in_doubt_are_written_beside_the_results(evaluation: Evaluation, tmp_path: Path) -> None:
+    assert evaluation.labels is not None
+    write_results(RunFolder(tmp_path), evaluation)
+    written = read_label_table(tmp_path / LABEL_ISSUES)
+    assert written["cell_id"].tolist() == evaluation.labels.table["cell_id"].tolist()
 
 
 def test_results_are_plain_json_and_the_tidy_table_repeats_them(

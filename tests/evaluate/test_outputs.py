@@ -105,6 +105,7 @@ def test_views_and_ensembles_are_entries_of_their_own_and_the_last_asks_all_mode
     np.testing.assert_allclose(entries["lite0 (TTA, ensemble)"].external[0].prob_nk, np.mean(views, axis=0))
     everyone = entries["all models (ensemble)"]
     assert len(everyone.outputs) == 8
+    assert [m.tta for m in entries.values()] == [False, False, True, True, False, False, True]
     np.testing.assert_allclose(
         everyone.external[0].prob_nk, np.mean([*views, *(o.external.prob_nk for o in outputs[4:])], axis=0)
     )

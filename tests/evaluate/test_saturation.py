@@ -137,6 +137,8 @@ def test_a_network_far_ahead_of_all_others_means_that_networks_are_the_limit() -
     assert block["verdict"] == "networks"
     assert "strong" in block["sentence"]
     assert "weak by 10" in block["sentence"]
+    low, high = block["networks"]["lead"]["ci95"]
+    assert 0 < low < block["networks"]["lead"]["estimate"] < high
 
 
 def test_equal_networks_are_no_reason_to_look_for_another() -> None:

@@ -11,7 +11,6 @@ from tests.tiny import make_study
 
 from perikarya.data.store import OpenStudy
 from perikarya.errors import InterruptedWorkError, WeightsError
-from perikarya.models.weights import RANDOM
 from perikarya.review import map_source as sources
 from perikarya.review.embedding import Maps
 from perikarya.review.map_source import map_source
@@ -31,7 +30,7 @@ def opened(tmp_path: Path) -> OpenStudy:
 def random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """The small network is there, with weights that need no package."""
     pytest.importorskip("torch", reason="the extra 'train' is not installed")
-    monkeypatch.setattr(sources, "resolve_weights", lambda _arch, _choice: RANDOM)
+    monkeypatch.setattr(sources, "WEIGHTS", "none")
     monkeypatch.setattr(sources, "_NEEDS", ("torch",))
     monkeypatch.setattr(sources, "INPUT_PX", 32)
 
@@ -53,9 +52,11 @@ def test_features_of_a_small_network_are_computed_and_kept(opened: OpenStudy, ra
     assert len(list((opened.root / "cache").glob("efficientnet_lite0-32px-*.npy"))) == 1
     maps = Maps(opened, None)
     assert Neighbours(maps).of(0) == []
+    assert "Open the map once" in Neighbours(maps).note()
     state = made(maps, "pca")
     assert (state["status"], state["features"]) == ("ready", found.words)
     assert len(Neighbours(maps).of(0)) == 12
+    assert Neighbours(maps).note() == ""
     (kept,) = (opened.root / "cache").glob("*.npy")
     later = Maps(opened, np.load(kept, mmap_mode="r"), "features that a later session finds")
     assert later.state("pca")["xy_b64"] == state["xy_b64"] != ""
@@ -65,9 +66,19 @@ def test_computing_features_can_be_stopped(opened: OpenStudy, random_weights: No
     def stop(_share: float) -> None:
         raise InterruptedWorkError("enough")
 
-    with pytest.raises(InterruptedWorkError):
+    with pytest.raises(InterruptedWorkError, match="enough"):
         map_source(opened, None, "").load(stop)
     assert not list((opened.root / "cache").glob("*.npy"))
+
+
+def test_closing_ends_the_computation_of_features(opened: OpenStudy, random_weights: None) -> None:
+    maps = Maps(opened, None)
+    maps.start("pca")
+    maps.close()
+    while (state := maps.state("pca"))["status"] == "working":
+        pass
+    assert state["status"] == "absent"
+    assert not list(opened.root.glob("cache/*.npy"))
 
 
 @pytest.mark.parametrize("why", ["many", "missing", "read-only", "no weights"])

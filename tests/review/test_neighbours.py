@@ -64,6 +64,7 @@ def test_a_cell_has_neighbours_once_components_are_there(tmp_path: Path) -> None
     neighbours = Neighbours(maps)
     assert neighbours.of(0) == []
     made(maps, "pca")
+    assert neighbours.note() == ""
     found = neighbours.of(0, 5)
     assert len(found) == 5
     assert all(row != 0 for row, _ in found)
@@ -76,6 +77,25 @@ def test_pixels_give_no_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     maps = Maps(make_study(tmp_path / "tiny", cells_per_subject=2), None)
     made(maps, "pca")
     assert Neighbours(maps).of(0) == []
+    assert "no features of these cells" in Neighbours(maps).note()
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"status": "working", "progress": 0.35, "message": ""}, "prepared: 35%"),
+        (
+            {"status": "failed", "progress": 0.0, "message": "The disk is full."},
+            "not be prepared. The disk is full.",
+        ),
+    ],
+)
+def test_it_is_said_why_there_are_no_neighbours_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, object], words: str
+) -> None:
+    maps = Maps(make_study(tmp_path / "tiny", cells_per_subject=2), np.ones((24, 3), np.float16), "ones")
+    monkeypatch.setattr(maps, "state", {"pca": state}.__getitem__)
+    assert words in Neighbours(maps).note()
 
 
 def test_a_single_cell_has_no_neighbours(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_a_study_keeps_its_port_and_another_is_taken_where_that_is_busy(tmp_path
     assert usual != usual_port(tmp_path / "two")
     with listen(0, usual=usual) as first, listen(0, usual=usual) as second:
         assert first.getsockname() == ("127.0.0.1", usual)
+        assert first.proto == socket.IPPROTO_TCP, "asyncio sends small answers at once on such sockets only"
         assert second.getsockname()[1] not in (0, usual)
         with pytest.raises(RunError, match=f"Port {usual} of this machine cannot be used"):
             listen(usual)

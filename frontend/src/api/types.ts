@@ -138,6 +138,8 @@ export interface CellDetail {
   area_um2: number | null;
   probabilities: Probabilities[];
   neighbours: Neighbour[];
+  /** Why there are no neighbours (yet), in words; "" where there are. */
+  neighbours_note: string;
   field: number | null;
   history: Entry[];
 }

@@ -24,6 +24,7 @@ const detail = (row: number): CellDetail => ({
     { model: "lite1", prob: [0.6, 0.3, 0.1], n_networks: 1, held_out: false },
   ],
   neighbours: [{ cell: service.cell(2), distance: 0.25 }],
+  neighbours_note: "",
   field: null,
   history: [
     {
@@ -85,6 +86,13 @@ test("a blind reader sees facts and history, and nothing that a model says", asy
   expect(container.textContent).not.toMatch(/lite|\d %|networks/);
   expect(screen.queryByText("Heat map")).toBeNull();
   expect(container.querySelector(".neighbours")).toBeNull();
+});
+
+test("where no neighbours are known yet, the service's words say why", async () => {
+  const waiting = { ...detail(0), neighbours: [], neighbours_note: "They are being prepared: 35 %." };
+  vi.spyOn(api, "cell").mockResolvedValue(waiting);
+  render(<CellView />);
+  expect(await screen.findByText("No neighbours to show. They are being prepared: 35 %.")).toBeTruthy();
 });
 
 test("what the service refuses is told in its own words", async () => {

@@ -160,7 +160,7 @@ function Details({ study, detail, cell }: { study: StudyInfo; detail: CellDetail
         {blind ? (
           <p>Hidden while you read blind: which cells are alike is what a network says.</p>
         ) : (
-          <Neighbours study={study} neighbours={detail.neighbours} />
+          <Neighbours study={study} neighbours={detail.neighbours} note={detail.neighbours_note} />
         )}
       </section>
       <section className="cell-part part-history">

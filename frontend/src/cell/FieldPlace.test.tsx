@@ -1,4 +1,4 @@
-import { act, render, screen } from "@testing-library/react";
+import { act, render, screen, waitFor } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { beforeEach, expect, test, vi } from "vitest";
 import { api, ServiceError } from "../api/client";
@@ -46,12 +46,21 @@ const FIELD: Field = {
 };
 
 beforeEach(() => {
+  viewer.told = viewer.outlines = null;
   for (const mock of [open, viewer.lookAt, viewer.move, viewer.destroy]) mock.mockReset();
   vi.spyOn(api, "field").mockResolvedValue(FIELD);
   useReview.setState({ ...fresh, open, study: service.study, cells: new Map() }, true);
 });
 
 const show = () => render(<FieldPlace study={service.study} field={3} row={0} />);
+
+/** The viewer is made in an effect, which may run after the first words are on the page. */
+const drawn = async () => {
+  await screen.findByText(/this cell/);
+  await waitFor(() => {
+    expect(viewer.told).not.toBeNull();
+  });
+};
 
 test("outlines are gone through without a mouse, named, and opened", async () => {
   show();
@@ -66,7 +75,7 @@ test("outlines are gone through without a mouse, named, and opened", async () =>
 
 test("the outline under the mouse is named, and a click on it opens its cell", async () => {
   show();
-  await screen.findByText(/this cell/);
+  await drawn();
   act(() => viewer.told?.onPoint(1));
   expect(screen.getByText("Outline 2 of 3: intermediate")).toBeDefined();
   expect(viewer.outlines?.element.querySelector(".is-pointed")?.getAttribute("data-row")).toBe("1");
@@ -76,7 +85,7 @@ test("the outline under the mouse is named, and a click on it opens its cell", a
 
 test("an outline takes the colour of a class that was set since the image was fetched", async () => {
   show();
-  await screen.findByText(/this cell/);
+  await drawn();
   act(() => {
     useReview.setState({ cells: new Map([[1, { ...service.cell(1), label: 2 }]]) });
   });

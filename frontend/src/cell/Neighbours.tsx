@@ -5,15 +5,18 @@ import { Crop } from "../ui/Crop";
 import { cellWords, className } from "./words";
 
 /** The cells that a network finds most alike; a click opens one. */
-export function Neighbours({ neighbours, study }: { neighbours: Neighbour[]; study: StudyInfo }) {
+export function Neighbours({
+  neighbours,
+  note,
+  study,
+}: {
+  neighbours: Neighbour[];
+  note: string;
+  study: StudyInfo;
+}) {
   const open = useReview((state) => state.open);
   const cells = useReview((state) => state.cells);
-  if (neighbours.length === 0) {
-    const why = study.has_features
-      ? "They are still being prepared."
-      : "No features of these cells are there.";
-    return <p>No neighbours to show. {why}</p>;
-  }
+  if (neighbours.length === 0) return <p>No neighbours to show. {note}</p>;
   return (
     <ul className="neighbours">
       {neighbours.map(({ cell: found, distance }) => {

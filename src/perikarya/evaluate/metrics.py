@@ -164,7 +164,7 @@ def brier(tally: Tally) -> Floats:
 
 
 def ece(tally: Tally) -> Floats:
-    """Expected calibration error: |confidence - accuracy| of each bin, weighted by its cells (Guo et al. 2017)."""
+    """Expected calibration error: ``|confidence - accuracy|`` of each bin, weighted by its cells (Guo et al. 2017)."""
     return ratio(np.einsum("...k->...", np.abs(tally.gap_sum)), _n_cells(tally))
 
 

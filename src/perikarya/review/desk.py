@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from perikarya.data.corrections import CorrectionLog, Entry, NewEntry, Seen, check_reader
-from perikarya.errors import DataError, UnknownNameError
-from perikarya.explain.one import CellExplainer
+from perikarya.errors import ConfigError, DataError, UnknownNameError
 from perikarya.review.cells import ReviewTable, open_review
 from perikarya.review.embedding import Maps
 from perikarya.review.fields import Fields
 from perikarya.review.heat import heat_png
 from perikarya.review.neighbours import Neighbours
+from perikarya.review.network_work import ExplainWork
 from perikarya.review.pictures import crop_png
 from perikarya.review.readings import Readings
 from perikarya.review.schemas import Correction, Query, Reading, RoundWish
@@ -47,6 +47,7 @@ class Desk:
         self._log = CorrectionLog(table.opened.root)
         self._maps = Maps(table.opened, table.features(), table.features_name)
         self._neighbours = Neighbours(self._maps)
+        self._explainer = None if table.run is None else ExplainWork(table.run, table.opened)
         self._readings = Readings(table.opened)
         self._mutex = threading.Lock()  # entries reach the table in the order of the log
         self._n_taken_in = 0
@@ -57,11 +58,6 @@ class Desk:
         """The images the cells come from."""
         return Fields(self.table.opened)
 
-    @cached_property
-    def _explainer(self) -> CellExplainer | None:
-        run, config = self.table.run, self.table.config
-        return CellExplainer(run, self.table.opened, config) if run is not None and config is not None else None
-
     def warm_up(self) -> None:
         """Begin with what takes longer than a person waits for; it goes on in the background."""
         self.table.warm_up()
@@ -71,12 +67,18 @@ class Desk:
         """End all work; nothing that a person did waits to be written."""
         self.table.close()
         self._maps.close()
+        if self._explainer is not None:
+            self._explainer.close()
         self.fields.close()
 
     def info(self, reader: str) -> dict[str, Any]:
         """Return ``StudyInfo``."""
         self._catch_up()
-        return self.table.info() | {"reader": reader, "has_fields": self.fields.count > 0}
+        return self.table.info() | {
+            "reader": reader,
+            "has_features": self._maps.has_features,
+            "has_fields": self.fields.count > 0,
+        }
 
     def query(self, query: Query) -> dict[str, Any]:
         """Return ``QueryAnswer``."""
@@ -95,7 +97,11 @@ class Desk:
         near = self._neighbours.of(row)
         cells = self.table.cells([other for other, _ in near])
         neighbours = [{"cell": cell, "distance": distance} for cell, (_, distance) in zip(cells, near, strict=True)]
-        return self.table.detail(row) | {"neighbours": neighbours, "field": self.fields.index_of(row)}
+        return self.table.detail(row) | {
+            "neighbours": neighbours,
+            "neighbours_note": self._neighbours.note(),
+            "field": self.fields.index_of(row),
+        }
 
     def column(self, key: str) -> dict[str, Any]:
         """Return ``ColumnValues``."""
@@ -135,7 +141,10 @@ class Desk:
 
     def correct(self, items: Sequence[Correction], *, by: str) -> dict[str, Any]:
         """Write clicks to the log, wait until they are on the disk, and return ``CorrectionsAnswer``."""
-        written = self._log.append([self._entry_of(item) for item in items], by=by)
+        self._catch_up()
+        entries = [self._entry_of(item) for item in items]
+        self._check_undone(entries)
+        written = self._log.append(entries, by=by)
         self._catch_up()
         said = zip(items, written, strict=True)
         conflicts = {item.id: other for item, entry in said if (other := self._unseen(item, entry)) is not None}
@@ -184,7 +193,7 @@ class Desk:
             cell_id=cell["cell_id"],
             old=item.old,
             new=self._class_of(item) if item.kind == "label" else None,
-            seen=None if item.seen is None else Seen(item.seen.model, tuple(item.seen.prob)),
+            seen=None if item.seen is None else Seen(item.seen.model, _shares(item.seen.prob)),
             undoes=item.undoes,
         )
 
@@ -192,6 +201,17 @@ class Desk:
         if item.new is not None and item.new not in self.table.label_names:
             raise UnknownNameError("class", item.new[:100], self.table.label_names)
         return item.new
+
+    def _check_undone(self, entries: Sequence[NewEntry]) -> None:
+        """Raise ``ConfigError`` for an undo of what is not there, which sending it again would not mend."""
+        sent: set[str] = set()
+        for entry in entries:
+            sent |= {entry.id} if entry.kind != "undo" else set()
+            said = {e.id for e in self.table.history(entry.cell_id) if e.kind != "undo"} | sent
+            if entry.kind == "undo" and entry.undoes not in said:
+                raise ConfigError(
+                    "What is to be taken back is not in the log, or is an undo.\nFix: give the cell its label again."
+                )
 
     def _unseen(self, item: Correction, entry: Entry) -> Entry | None:
         """Return what gave the cell another label than the page showed when the key was pressed, if anything did."""
@@ -212,6 +232,14 @@ class Desk:
     def _check_row(self, row: int) -> None:
         if not 0 <= row < self.table.n_cells:
             raise UnknownNameError("row", str(row)[:30], [f"0 to {self.table.n_cells - 1}"])
+
+
+def _shares(prob: Sequence[float]) -> tuple[float, ...]:
+    """Return probabilities within 0 and 1, which sums of 32-bit numbers may miss by their last digit."""
+    within = np.clip(prob, 0, 1)
+    if not np.allclose(within, prob, atol=1e-5):
+        raise ConfigError("What was seen of a model are no probabilities: they must lie between 0 and 1.")
+    return tuple(within.tolist())
 
 
 def open_desk(path: Path, *, study: Path | None, reader: str, blind: bool) -> Desk:

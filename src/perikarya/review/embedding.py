@@ -106,6 +106,7 @@ class Maps:
     def close(self) -> None:
         """End all work; what is not finished is not kept."""
         self._closed.set()
+        self._source.close()
         self._umap.cancel()
 
     def _kept(self, method: Method) -> Floats32 | None:

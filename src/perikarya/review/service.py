@@ -76,7 +76,7 @@ class _ReaderCookie:
 def _say_errors(app: FastAPI) -> None:
     """Answer every refusal with one sentence."""
 
-    def answer(_request: Request, error: Exception) -> JSONResponse:
+    async def answer(_request: Request, error: Exception) -> JSONResponse:
         status, sentence = _refusal_of(error)
         return JSONResponse({"error": sentence}, status)
 
@@ -193,7 +193,10 @@ def _add_corrections(app: FastAPI, desk: Desk, readers: _ReaderCookie) -> None:
 
 async def _aside(work: Callable[[], T]) -> T:
     """Run long work in a thread that nobody waits for when the service ends."""
-    return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+    try:
+        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+    except anyio.get_cancelled_exc_class():
+        raise Refusal(503, "The service is ending.") from None
 
 
 def _zipped(desk: Desk, format_: Format) -> Response:

@@ -5,20 +5,16 @@ Components go in and the map comes out through pipes: no file is involved, so an
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-import threading
 from importlib import util
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perikarya.errors import ConfigError, DataError, InterruptedWorkError
+from perikarya.errors import ConfigError, DataError
 from perikarya.review.components import Floats32, Progress
 from perikarya.review.nearest import nearest_of_all, unit_vectors
+from perikarya.review.worker import Words, Worker, answer_questions
 
 LEAST_CELLS = 10
 MOST_CELLS = 500_000
@@ -26,7 +22,6 @@ _N_NEIGHBOURS = 15
 _SEED = 0
 _MOST_EXACT = 20_000  # cells whose neighbours are found exactly, in seconds
 _LAYOUT_FROM = 0.4  # share of the time that finding neighbours takes
-_SHARE = b"share "  # begins the lines that tell how far it is
 _ROUND = re.compile(r"(\d+)/(\d+)")
 
 
@@ -35,20 +30,20 @@ class UmapWork:
 
     After McInnes, Healy & Melville 2018 (arXiv:1802.03426). Cells are near where the angle between their components is
     small; the layout starts from the first two components, which keeps its large shape meaningful (Kobak & Linderman
-    2021, doi:10.1038/s41587-020-00809-z); its seed is fixed, so the same cells give the same map.
+    2021, doi:10.1038/s41587-020-00809-z). Its seed is fixed and it runs in one thread, so the same cells give the same
+    map, to the last bit, on one machine with the same packages; others may round otherwise.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._worker: subprocess.Popen[bytes] | None = None
-        self._cancelled = False
+        self._worker = Worker(
+            "perikarya.review.umap_work",
+            doing="The map by UMAP",
+            fix="use PCA; with little memory, end other programs.",
+        )
 
     def cancel(self) -> None:
         """End the work at once, and any that is asked for later."""
-        with self._lock:
-            self._cancelled = True
-            if self._worker is not None:
-                self._worker.kill()
+        self._worker.close()
 
     def run(self, components_nk: Floats32, *, progress: Progress) -> Floats32:
         """Return the map, shape (n_cells, 2), float32, of components, shape (n_cells, n_components).
@@ -63,7 +58,9 @@ class UmapWork:
         ConfigError
             If umap-learn is not installed.
         DataError
-            If there are too few or too many cells, or the work failed.
+            If there are too few or too many cells.
+        WorkerError
+            If the work failed.
         InterruptedWorkError
             If it was cancelled.
         """
@@ -72,69 +69,31 @@ class UmapWork:
             raise ConfigError("A map by UMAP needs umap-learn. Fix: pip install 'perikarya[review]', or use PCA.")
         if not LEAST_CELLS <= n_cells <= MOST_CELLS:
             raise DataError(f"UMAP is for {LEAST_CELLS} to {MOST_CELLS:,} cells, not for {n_cells:,}. Fix: use PCA.")
-        with self._started(n_components) as worker:
-            said: list[bytes] = []
-            listener = threading.Thread(target=_listen, args=(worker.stderr, progress, said), daemon=True)
-            listener.start()
-            answer = _exchanged(worker, components_nk.astype("<f4").tobytes())
-            worker.wait()
-            listener.join()
-        if self._cancelled:
-            raise InterruptedWorkError("The map by UMAP was interrupted; it starts anew when it is asked for.")
-        if worker.returncode or len(answer) != n_cells * 2 * 4:
-            reason = said[-1].decode(errors="replace").strip() if said else f"it ended with code {worker.returncode}"
-            raise DataError(f"UMAP failed: {reason[:300]}\nFix: use PCA; with little memory, end other programs.")
+        try:
+            _, answer = self._worker.ask(
+                {"n_components": n_components}, components_nk.astype("<f4").tobytes(), progress=progress
+            )
+        finally:
+            self._worker.end()
         return np.frombuffer(answer, "<f4").reshape(n_cells, 2).astype(np.float32)
-
-    def _started(self, n_components: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "perikarya.review.umap_work", str(n_components)]
-        pipe = subprocess.PIPE
-        with self._lock:
-            if self._cancelled:
-                raise InterruptedWorkError("The service is ending; the map by UMAP was not started.")
-            self._worker = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)  # noqa: S603
-            return self._worker
-
-
-def _exchanged(worker: subprocess.Popen[bytes], content: bytes) -> bytes:
-    """Hand the components in and wait for the map; what came until then, where the worker dies."""
-    components, found = worker.stdin, worker.stdout
-    if components is None or found is None:
-        raise ValueError("the worker was started without pipes")
-    try:
-        components.write(content)
-        components.close()
-    except BrokenPipeError:
-        return b""
-    return found.read()
-
-
-def _listen(lines: IO[bytes], progress: Progress, said: list[bytes]) -> None:
-    for line in lines:
-        if line.startswith(_SHARE):
-            progress(float(line.removeprefix(_SHARE)))
-        elif line.strip():
-            said[:] = [line]  # the last words of a traceback name the error
 
 
 class _Rounds:
     """Takes the text of a progress bar and tells the share."""
 
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
     def write(self, text: str) -> None:
         found = _ROUND.search(text)
         if found:
-            _tell(_LAYOUT_FROM + (1 - _LAYOUT_FROM) * int(found[1]) / int(found[2]))
+            self._progress(_LAYOUT_FROM + (1 - _LAYOUT_FROM) * int(found[1]) / int(found[2]))
 
     def flush(self) -> None:
         """Nothing is held back."""
 
 
-def _tell(share: float) -> None:
-    # where the service has died the pipe is closed, and this process ends too
-    os.write(sys.stderr.fileno(), _SHARE + f"{share:.4f}\n".encode())
-
-
-def _layout(components_nk: Floats32) -> Floats32:
+def _layout(components_nk: Floats32, progress: Progress) -> Floats32:
     from umap import UMAP
 
     start_n2 = components_nk[:, :2] - components_nk[:, :2].mean(axis=0)
@@ -145,13 +104,13 @@ def _layout(components_nk: Floats32) -> Floats32:
         init=start_n2,
         random_state=_SEED,
         n_jobs=1,
-        precomputed_knn=_neighbours(components_nk),
-        tqdm_kwds={"file": _Rounds(), "disable": False, "mininterval": 0.2, "ascii": True},
+        precomputed_knn=_neighbours(components_nk, lambda share: progress(_LAYOUT_FROM * share)),
+        tqdm_kwds={"file": _Rounds(progress), "disable": False, "mininterval": 0.2, "ascii": True},
     )
     return np.asarray(umap.fit_transform(components_nk), np.float32)
 
 
-def _neighbours(components_nk: Floats32) -> tuple[NDArray[np.int64], Floats32] | tuple[None, None]:
+def _neighbours(components_nk: Floats32, progress: Progress) -> tuple[NDArray[np.int64], Floats32] | tuple[None, None]:
     """Return the neighbours of each cell, itself first, as UMAP counts; None where it shall search on its own.
 
     Its search compiles itself for ten seconds each time, which is worth it only where cells are many.
@@ -160,20 +119,20 @@ def _neighbours(components_nk: Floats32) -> tuple[NDArray[np.int64], Floats32] |
     if n_cells > _MOST_EXACT:
         return None, None
     n = min(_N_NEIGHBOURS, n_cells) - 1
-    rows, distances = nearest_of_all(unit_vectors(components_nk), n, progress=lambda share: _tell(_LAYOUT_FROM * share))
+    rows, distances = nearest_of_all(unit_vectors(components_nk), n, progress=progress)
     own = np.arange(n_cells)[:, None]
     return np.hstack([own, rows]), np.hstack([np.zeros((n_cells, 1), np.float32), distances])
 
 
+def _answer(words: Words, content: bytes, progress: Progress) -> tuple[Words, bytes]:
+    components_nk = np.frombuffer(content, "<f4").reshape(-1, words["n_components"])
+    progress(0.01)
+    return {}, _layout(components_nk.astype(np.float32), progress).astype("<f4").tobytes()
+
+
 def main() -> None:
-    """Read components from stdin, write the map to stdout."""
-    os.nice(5)  # the page is served first
-    out = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what packages print is no map
-    components_nk = np.frombuffer(sys.stdin.buffer.read(), "<f4").reshape(-1, int(sys.argv[1]))
-    _tell(0.01)
-    with os.fdopen(out, "wb") as handle:
-        handle.write(_layout(components_nk.astype(np.float32)).astype("<f4").tobytes())
+    """Lay cells out as ``UmapWork`` asks."""
+    answer_questions(_answer)
 
 
 if __name__ == "__main__":

@@ -232,6 +232,11 @@ def test_the_json_is_searched_across_the_seams_of_its_pieces(source: Path, monke
     assert recognise(source) == "coco"
 
 
+def test_rules_of_a_class_map_that_nothing_fits_are_named(source: Path) -> None:
+    study = do_import(source, class_map="no such class=normal").study
+    assert any("no such class" in note for note in study.provenance["notes"])
+
+
 def test_animals_are_read_from_the_names_of_images(source: Path) -> None:
     cells = do_import(source, name_pattern=r"(?P<subject>[ab])\.png").cells
     assert cells["subject"].tolist() == ["a"] * 3 + ["b"] * 3

@@ -281,3 +281,8 @@ def test_an_unknown_control_is_refused_and_names_the_groups() -> None:
 def test_the_order_of_the_study_decides_which_group_is_the_reference() -> None:
     assert group_order(make_damage().table, None, ("treated", "absent", "sham")) == ["treated", "sham", "ischemia"]
     assert group_order(make_damage().table, "sham", ("treated",))[0] == "sham"
+
+
+def test_a_comparison_holds_its_groups_effects_and_models() -> None:
+    for comparison in treatment_effects(make_damage(), NO_CELLS, SETTINGS)["comparisons"]:
+        assert set(comparison) == {"group", "reference", "effects", "models"}

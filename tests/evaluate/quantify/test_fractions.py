@@ -113,6 +113,15 @@ def test_counts_and_labels_are_those_of_the_rows_cells() -> None:
     assert counted.iloc[by_place["d", "all"]].tolist() == [0.5, 0.5, 0.0, 0.25]  # cells 0 and 1
 
 
+def test_one_labelled_cell_is_a_whole_of_its_own() -> None:
+    label = np.full(20, NO_LABEL)
+    label[0] = 2
+    share = labelled_shares(Tally(rows(some_cells(label_n=label)), CLASS_NAMES))
+    one = share[share["n_labelled"] == 1]
+    assert len(one) > 0
+    assert (one["fraction_pyknotic"] == 1.0).all()
+
+
 def test_votes_of_several_networks_are_counted_as_shares() -> None:
     votes = np.tile([0.5, 0.25, 0.25], (20, 1))
     cells = some_cells(vote_nk=votes)
