@@ -33,7 +33,7 @@ export function Neighbours({
               <Crop row={cell.row} alt="" />
               <span className="neighbours-class">
                 <ClassBadge label={cell.label} />
-                {className(study, cell.label)}
+                <span>{className(study, cell.label)}</span>
               </span>
               <span className="neighbours-distance">{distance.toFixed(2)}</span>
             </button>

@@ -17,7 +17,7 @@ const KEYS: { title: string; keys: [string[], string][] }[] = [
       [["Page Up", "Page Down"], "a page of the gallery"],
       [["Home", "End"], "first and last of a row; with Ctrl of all"],
       [["Enter"], "open the cell"],
-      [["Esc"], "back to the gallery"],
+      [["Esc"], "from a cell back to the gallery"],
     ],
   },
   {
