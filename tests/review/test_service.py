@@ -400,7 +400,7 @@ def test_corrections_are_downloaded_in_one_file_and_nothing_stays_behind(
     assert answer.headers["content-disposition"] == 'attachment; filename="tiny-geojson.zip"'
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert set(archive.namelist()) == {"corrections.csv", "notes.txt"}
-        assert b"single pictures" in archive.read("notes.txt")
+        assert b"does not say where its outlines are from" in archive.read("notes.txt")
         assert b"Ada" in archive.read("corrections.csv")
     assert not list((tmp_path / "scratch").iterdir())
 

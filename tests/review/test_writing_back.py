@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -266,3 +267,14 @@ def test_real_cells_survive_the_round_trip(rbc: Path, tmp_path: Path) -> None:
         labels = again.cells.set_index("cell_id")["label"]
         assert len(labels) == len(opened.cells)
         assert (labels.loc[opened.cells["cell_id"]].to_numpy() == expected.to_numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("layout", "why"), [("folders", "holds single pictures of cells"), ("mine", "layout 'mine' cannot be written")]
+)
+def test_where_there_is_nothing_to_write_back_to_it_is_said_why(tmp_path: Path, layout: str, why: str) -> None:
+    opened = imported(SOURCES["labels"](tmp_path / "source"), tmp_path / "study")
+    study = opened.study.model_copy(update={"provenance": {"layout": layout}})
+    exported = export_corrections(replace(opened, study=study), [], tmp_path / "out")
+    assert why in exported.notes[0]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["corrections.csv"]

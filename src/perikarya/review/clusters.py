@@ -7,9 +7,6 @@ gives its memory back, and kept in the study's cache.
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -20,7 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from perikarya.data.store import OpenStudy, open_study
-from perikarya.errors import DataError, InterruptedWorkError
+from perikarya.review.components import Progress
+from perikarya.review.worker import Words, Worker, answer_questions
 from perikarya.runs import RunFolder, read_json, replacing
 
 log = logging.getLogger(__name__)
@@ -69,9 +67,11 @@ class ClusterWork:
     def __init__(self, opened: OpenStudy) -> None:
         self._root, self._n_cells = opened.root, len(opened.cells)
         self._path = opened.root / "cache" / f"review-clusters{_CACHE_VERSION}-{opened.data_hash}.npy"
-        self._lock = threading.Lock()
-        self._worker: subprocess.Popen[bytes] | None = None
-        self._cancelled = False
+        self._worker = Worker(
+            "perikarya.review.clusters",
+            doing="The search for near-duplicates",
+            fix="open the page again; with little memory, end other programs.",
+        )
 
     def cached(self) -> Numbers | None:
         """Return what was found before, shape (n_cells,); None where nothing was."""
@@ -87,32 +87,24 @@ class ClusterWork:
 
     def cancel(self) -> None:
         """End the work at once, and any that is asked for later."""
-        with self._lock:
-            self._cancelled = True
-            if self._worker is not None:
-                self._worker.kill()
+        self._worker.close()
 
     def run(self) -> Numbers:
         """Look for near-duplicates and keep them, shape (n_cells,).
 
         Raises
         ------
-        DataError
-            If the work failed.
+        PerikaryaError
+            If the study cannot be read any more.
+        WorkerError
+            If the process died.
         InterruptedWorkError
             If it was cancelled.
         """
-        with self._lock:
-            if self._cancelled:
-                raise InterruptedWorkError("The page is being closed; near-duplicates are looked for another time.")
-            command = [sys.executable, "-m", "perikarya.review.clusters", str(self._root.resolve())]
-            self._worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603
-        answer, said = self._worker.communicate()
-        if self._cancelled:
-            raise InterruptedWorkError("The search for near-duplicates was interrupted; it starts anew next time.")
-        if self._worker.returncode:
-            words = said.decode(errors="replace").strip().splitlines() or [f"exit code {self._worker.returncode}"]
-            raise DataError(f"The search for near-duplicates in {self._root} failed: {words[-1][:300]}")
+        try:
+            _, answer = self._worker.ask({"study": str(self._root.resolve())})
+        finally:
+            self._worker.end()
         numbers = np.frombuffer(answer, "<i4").astype(np.int32)
         self._keep(numbers)
         return numbers
@@ -134,17 +126,11 @@ def _give_pages_back(opened: OpenStudy) -> None:
         opened.give_pages_back()
 
 
-def main(root: Path) -> None:
-    """Write the clusters of a study to standard output, as little-endian int32."""
-    os.nice(10)  # the page is served first
-    out = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what packages print is no table
-    opened = open_study(root)
+def _answer(words: Words, _: bytes, __: Progress) -> tuple[Words, bytes]:
+    opened = open_study(Path(words["study"]))
     threading.Thread(target=_give_pages_back, args=(opened,), daemon=True).start()
-    numbers = clusters_of_study(opened)
-    with os.fdopen(out, "wb") as handle:
-        handle.write(numbers.astype("<i4").tobytes())
+    return {}, clusters_of_study(opened).astype("<i4").tobytes()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    answer_questions(_answer)

@@ -139,12 +139,18 @@ def export_corrections(
     if mixed:
         notes.append(f"{mixed} image(s) hold cells of both sets; imported again, all of them are development.")
     if not fields:
-        notes.append(
-            f"{opened.study.name} holds single pictures of cells, or does not say where its outlines are from. There "
-            f"is nothing to write back to, so only {TABLE_NAME} was written."
-        )
+        notes.append(f"{_why_none(opened.study)}, so there is nothing to write back to; only {TABLE_NAME} was written.")
     n_cells = sum(len(field.cells) for field in fields)
     return Exported(tuple(out / name for name in written), len(fields), n_cells, tuple(notes))
+
+
+def _why_none(study: Study) -> str:
+    layout = study.provenance.get("layout")
+    if layout == "folders":
+        return f"{study.name} holds single pictures of cells"
+    if layout is None:
+        return f"{study.name} does not say where its outlines are from"
+    return f"Outlines of the layout {layout!r} cannot be written; {', '.join(map(str, _FINDERS))} can"
 
 
 def _fields(opened: OpenStudy, cells: pd.DataFrame) -> list[_Field]:
