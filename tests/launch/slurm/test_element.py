@@ -218,13 +218,17 @@ def test_a_child_that_is_told_to_end_ends_and_does_not_stop_its_parent(
     ends: list[int] = []
 
     def do(job: dict[str, Any], progress: Callable[[int, int], None]) -> None:
+        hears, tells = os.pipe()
         child = os.fork()
         if child == 0:
+            os.write(tells, b"I am myself")
             time.sleep(20)
             os._exit(0)
-        time.sleep(0.2)
+        os.read(hears, 20)  # a child that has not run yet still shares all with its parent
         os.kill(child, signal.SIGTERM)
         ends.append(os.waitpid(child, 0)[1])
+        os.close(hears)
+        os.close(tells)
         time.sleep(0.2)
         progress(1, 1)
 
