@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import torch
 from tests.explain.training import train
-from tests.tiny import make_study
 
 from perikarya.config import ExperimentConfig
 from perikarya.data.augment import resize_batch
@@ -49,21 +48,10 @@ def config(study: Path, **changes: object) -> ExperimentConfig:
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> OpenStudy:
-    torch.set_num_threads(1)
-    return make_study(tmp_path_factory.mktemp("study") / "tiny")
-
-
-@pytest.fixture(scope="module")
 def trained_run(opened: OpenStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     train(config(opened.root), out)
     return out
-
-
-@pytest.fixture
-def run(trained_run: Path, tmp_path: Path) -> RunFolder:
-    return RunFolder(Path(shutil.copytree(trained_run, tmp_path / "run")))
 
 
 def explain(run: RunFolder, opened: OpenStudy, **asked: Any) -> dict[str, Any]:
