@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from tests.fake_run import make_fake_run
+from tests.review.waiting import until
 
 from perikarya.data.integrity import check_study
 from perikarya.data.phash import crop_phash
@@ -108,9 +108,7 @@ def test_the_page_gets_clusters_in_the_background_and_at_once_the_next_time(twin
     table = open_review(twins.root, reader="ann")
     assert {cell["cluster"] for cell in table.cells(range(40))} == {None}
     table.warm_up()
-    deadline = time.monotonic() + 60
-    while table.cells([2])[0]["cluster"] is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: table.cells([2])[0]["cluster"] is not None)
     for one in (table, open_review(twins.root, reader="ann")):
         assert [cell["cluster"] or 0 for cell in one.cells(range(40))] == expected()
         question = {"filters": [{"column": "cluster", "min": 1, "max": None}], "sort": [{"column": "cluster"}]}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.review.waiting import until
 
 from perikarya.errors import ConfigError, DataError, InterruptedWorkError, UnknownNameError
 from perikarya.review.worker import Worker, WorkerError
@@ -99,13 +100,6 @@ def lives(pid: int) -> bool:
 def n_open() -> int:
     """How many files and pipes this process has open."""
     return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_bytes_go_there_and_back_whatever_packages_print(worker: Worker) -> None:
